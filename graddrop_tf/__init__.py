@@ -1,0 +1,46 @@
+"""Multi-loss training for Keras: Gradient Sign Dropout and its peers."""
+
+from graddrop_tf import random
+from graddrop_tf._version import __version__
+from graddrop_tf.clipping import clip_after_reduction
+from graddrop_tf.combiner import Chain, Combiner, Streaming
+from graddrop_tf.gradients import compute_gradients
+from graddrop_tf.inference import inference_model
+from graddrop_tf.losses import VectorLoss
+from graddrop_tf.methods.graddrop import (
+    GradDrop,
+    RandomGradDrop,
+    graddrop,
+    sign_purity,
+)
+from graddrop_tf.methods.gradnorm import GradNorm
+from graddrop_tf.methods.mgda import MGDA
+from graddrop_tf.methods.pcgrad import PCGrad
+from graddrop_tf.model import MultiLossModel
+from graddrop_tf.recipe import Recipe, RecipeState
+from graddrop_tf.weighting import Weighting
+
+
+
+__all__ = [
+    "MGDA",
+    "Chain",
+    "Combiner",
+    "GradDrop",
+    "GradNorm",
+    "MultiLossModel",
+    "PCGrad",
+    "RandomGradDrop",
+    "Recipe",
+    "RecipeState",
+    "Streaming",
+    "VectorLoss",
+    "Weighting",
+    "__version__",
+    "clip_after_reduction",
+    "compute_gradients",
+    "graddrop",
+    "inference_model",
+    "random",
+    "sign_purity",
+]

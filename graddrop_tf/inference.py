@@ -1,0 +1,59 @@
+"""The model without its training."""
+
+from __future__ import annotations
+
+import keras
+
+from graddrop_tf import stacks
+from graddrop_tf.combiner import Combiner
+
+
+def inference_model(model: keras.Model) -> keras.Model:
+    """Returns a plain Keras model with the same layers and weights.
+
+    It holds no layer of this package, so a file that it is saved to loads
+    where this package is not installed.
+
+    Args:
+        model: A `gd.MultiLossModel`, or a functional Keras model with
+            combiners such as `gd.GradDrop` in it.
+
+    Returns:
+        A functional `keras.Model` that shares the layers of `model`.
+
+    Raises:
+        ValueError: Where `model` is not functional.
+
+    Example:
+        >>> gd.inference_model(model).save("model.keras")
+    """
+    if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
+        raise ValueError(
+            "`inference_model` takes a functional Keras model. Received: "
+            f"{model!r} of type {type(model).__name__}."
+        )
+
+    def call(layer, *args, **kwargs):
+        if not isinstance(layer, Combiner):
+            return layer(*args, **kwargs)
+        inputs = args[0]
+        if stacks.is_separate(inputs):
+            return list(inputs)
+        return [inputs] * layer.num_losses
+
+    def share(layer):
+        if _has_combiner(layer):
+            return inference_model(layer)
+        return layer
+
+    plain = keras.models.clone_model(
+        model, clone_function=share, call_function=call
+    )
+    plain.output_names = list(model.output_names)
+    return plain
+
+
+def _has_combiner(layer) -> bool:
+    return hasattr(layer, "operations") and any(
+        isinstance(inner, Combiner) for inner in layer._flatten_layers()
+    )

@@ -1,0 +1,187 @@
+"""Per-loss gradients as lists, stacks, norms and Gram matrices.
+
+A *per-loss gradient list* has one tensor for each loss: all of one shape
+where the losses share their activations, each of its own where they are
+batch separated. All magnitudes from 1e-30 to 1e30 are right in float32:
+products are taken of values divided by their largest magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from graddrop_tf import replicas
+
+ReplicaSum = Callable[[tf.Tensor], tf.Tensor]
+
+
+def as_list(gradients) -> list[tf.Tensor]:
+    """Turns a stack `[T, ...]` or a sequence into a list of T tensors.
+
+    Raises:
+        ValueError: Where there is no gradient, or the number is not static.
+    """
+    if not isinstance(gradients, (list, tuple)):
+        gradients = tf.convert_to_tensor(gradients)
+        if not gradients.shape.rank or gradients.shape[0] is None:
+            raise ValueError(
+                "Expected one gradient for each loss: a list of tensors or "
+                "a stack with the losses along a static first axis. "
+                f"Received a tensor of shape {gradients.shape}."
+            )
+        gradients = tf.unstack(gradients)
+    if not gradients:
+        raise ValueError(
+            "Expected one gradient for each loss. Received an empty list."
+        )
+    return [tf.convert_to_tensor(g) for g in gradients]
+
+
+def is_separate(activations) -> bool:
+    """Returns whether activations are batch separated (a list)."""
+    return isinstance(activations, (list, tuple))
+
+
+def check_shapes(gradients: Sequence[tf.Tensor], activations) -> None:
+    """Checks that every gradient has the shape of its activations.
+
+    Raises:
+        ValueError: Where a number or a shape does not match.
+    """
+    if is_separate(activations):
+        if len(activations) != len(gradients):
+            raise ValueError(
+                "Batch-separated activations need one tensor for each loss. "
+                f"Received {len(activations)} activations and "
+                f"{len(gradients)} gradients."
+            )
+        matching = list(activations)
+    else:
+        matching = [activations] * len(gradients)
+    for index, (gradient, activation) in enumerate(
+        zip(gradients, matching, strict=True)
+    ):
+        if not activation.shape.is_compatible_with(gradient.shape):
+            raise ValueError(
+                "A gradient must have the shape of its activations. "
+                f"Received for loss {index}: gradient of shape "
+                f"{gradient.shape}, activations of shape {activation.shape}."
+            )
+    features = [g.shape[1:] for g in gradients]
+    if any(not f.is_compatible_with(features[0]) for f in features):
+        raise ValueError(
+            "Gradients may differ in their batch size only. Received shapes "
+            f"{[tuple(g.shape) for g in gradients]}."
+        )
+
+
+def accumulation_dtype(dtype: tf.DType) -> tf.DType:
+    """Returns the dtype of purities and norms: float32 at least."""
+    return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def _scaled(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns a flat gradient with largest magnitude 1, and that factor."""
+    flat = tf.reshape(gradient, [-1])
+    flat = tf.cast(flat, accumulation_dtype(gradient.dtype))
+    # An empty batch has no largest magnitude.
+    scale = tf.reduce_max(tf.abs(tf.pad(flat, [[0, 1]])))
+    scale = tf.where(tf.equal(scale, 0), tf.ones_like(scale), scale)
+    return flat / scale, tf.cast(scale, tf.float64)
+
+
+def squared_norms(
+    gradients: Sequence[tf.Tensor],
+    replica_sum: ReplicaSum = replicas.identity,
+) -> tf.Tensor:
+    """Returns the squared L2 norm of each gradient.
+
+    Args:
+        gradients: T tensors of any shapes.
+        replica_sum: Sums a tensor over replicas.
+
+    Returns:
+        A `float64` tensor of shape `[T]`.
+    """
+    squares = []
+    for gradient in gradients:
+        unit, scale = _scaled(gradient)
+        square = tf.cast(tf.reduce_sum(tf.square(unit)), tf.float64)
+        squares.append(square * tf.square(scale))
+    return replica_sum(tf.stack(squares))
+
+
+def gram(
+    gradients: Sequence[tf.Tensor],
+    activations,
+    replica_sum: ReplicaSum = replicas.identity,
+) -> tf.Tensor:
+    """Returns the inner products of all pairs of gradients.
+
+    Gradients of different examples are orthogonal: where the losses are
+    batch separated the matrix is diagonal.
+
+    Args:
+        gradients: T tensors.
+        activations: One tensor, or a list where batch separated.
+        replica_sum: Sums a tensor over replicas.
+
+    Returns:
+        A `float64` tensor of shape `[T, T]`.
+    """
+    if is_separate(activations):
+        return tf.linalg.diag(squared_norms(gradients, replica_sum))
+    units, scales = zip(*map(_scaled, gradients), strict=True)
+    units, scales = tf.stack(units), tf.stack(scales)
+    products = tf.matmul(units, units, transpose_b=True)
+    scaled = tf.cast(products, tf.float64) * scales[:, None] * scales[None, :]
+    return replica_sum(scaled)
+
+
+def gram_ridge(dtype: tf.DType) -> float:
+    """Returns the relative error of a Gram matrix of gradients of `dtype`."""
+    return 1e-12 if dtype == tf.float64 else 1e-6
+
+
+def mix(
+    gradients: Sequence[tf.Tensor], coefficients: tf.Tensor
+) -> list[tf.Tensor]:
+    """Returns `sum_j c_ij g_j` for every i.
+
+    Args:
+        gradients: T tensors of one shape.
+        coefficients: `[T, T]`, any float dtype.
+
+    Returns:
+        T tensors in the gradients' dtype.
+    """
+    stack = tf.stack(gradients)
+    dtype = accumulation_dtype(stack.dtype)
+    flat = tf.reshape(tf.cast(stack, dtype), [len(gradients), -1])
+    mixed = tf.matmul(tf.cast(coefficients, dtype), flat)
+    return tf.unstack(
+        tf.cast(tf.reshape(mixed, tf.shape(stack)), stack.dtype),
+        num=len(gradients),
+    )
+
+
+def scale_each(
+    gradients: Sequence[tf.Tensor], factors: tf.Tensor
+) -> list[tf.Tensor]:
+    """Returns `c_i g_i` for every i, in the gradients' dtype."""
+    return [
+        gradient * tf.cast(factors[i], gradient.dtype)
+        for i, gradient in enumerate(gradients)
+    ]
+
+
+def safe_ratio(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
+    """Returns `numerator / denominator`, 0 where the latter is 0.
+
+    Unlike `tf.math.divide_no_nan` it lets a NaN through.
+    """
+    zero = tf.equal(denominator, 0)
+    ratio = numerator / tf.where(zero, tf.ones_like(denominator), denominator)
+    return tf.where(zero, tf.zeros_like(ratio), ratio)
