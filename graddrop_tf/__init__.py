@@ -20,8 +20,6 @@ from graddrop_tf.model import MultiLossModel
 from graddrop_tf.recipe import Recipe, RecipeState
 from graddrop_tf.weighting import Weighting
 
-
-
 __all__ = [
     "MGDA",
     "Chain",

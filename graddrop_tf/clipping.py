@@ -96,8 +96,6 @@ def clip_unreduced(
     Costs one more sum of the gradients over replicas.
     """
     present = [tf.convert_to_tensor(g) for g in grads if g is not None]
-    clipped = clip_by_global_norm(
-        replicas.sum_over_replicas(present), clipnorm
-    )
+    clipped = clip_by_global_norm(replicas.sum_over_replicas(present), clipnorm)
     share = iter([replicas.scale_loss(g) for g in clipped])
     return [None if g is None else next(share) for g in grads]

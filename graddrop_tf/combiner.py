@@ -244,6 +244,7 @@ class Combiner(Configurable, keras.layers.Layer):
                 "share one tensor. Received: num_losses=None and a tensor of "
                 f"shape {inputs.shape}."
             )
+        self.set_losses(self.num_losses, self.loss_names)
         return self.num_losses
 
     def compute_output_spec(self, inputs, training=False):
@@ -260,7 +261,9 @@ class Combiner(Configurable, keras.layers.Layer):
                 "Batch-separated activations may differ in their batch size "
                 f"only. Received shapes {[tuple(t.shape) for t in tensors]}."
             )
-        specs = [keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors]
+        specs = [
+            keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors
+        ]
         if stacks.is_separate(inputs):
             return specs
         return [

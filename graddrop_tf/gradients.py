@@ -25,8 +25,7 @@ def num_losses_of(losses: Losses) -> int:
     elif losses.shape.rank == 1 and losses.shape[0]:
         return losses.shape[0]
     raise ValueError(
-        "Losses must be a list of scalars or a tensor [T]. Received: "
-        f"{losses}."
+        f"Losses must be a list of scalars or a tensor [T]. Received: {losses}."
     )
 
 
@@ -165,8 +164,7 @@ def combine_gradients(
         gradient = gradients_of_sum(tape, losses, activations, factors)
         if separate:
             return [
-                _dense(g, a)
-                for g, a in zip(gradient, activations, strict=True)
+                _dense(g, a) for g, a in zip(gradient, activations, strict=True)
             ], None
         return _dense(gradient, activations), None
     with random.drawing(state.combiner.next_step()):

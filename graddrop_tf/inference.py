@@ -46,9 +46,11 @@ def inference_model(model: keras.Model) -> keras.Model:
             return inference_model(layer)
         return layer
 
-    plain = keras.models.clone_model(
+    clone = keras.models.clone_model(
         model, clone_function=share, call_function=call
     )
+    # The clone is compiled with the losses of the model.
+    plain = keras.Model(clone.input, clone.output, name=model.name)
     plain.output_names = list(model.output_names)
     return plain
 

@@ -261,6 +261,7 @@ class PerLossCompileLoss(CompileLoss):
         return isinstance(self._user_loss, VectorLoss)
 
     def build(self, y_true, y_pred):
+        """Resolves the losses, and records the value of each."""
         super().build(y_true, y_pred)
         if self.is_vector:
             return
@@ -292,6 +293,7 @@ class PerLossCompileLoss(CompileLoss):
         return recording
 
     def call(self, y_true, y_pred, sample_weight=None):
+        """Computes the weighted sum of all losses, a scalar."""
         if not self.is_vector:
             self._recorded.values = {}
             return super().call(y_true, y_pred, sample_weight)
@@ -333,7 +335,6 @@ def _only(value):
     flat = keras.tree.flatten(value)
     if len(flat) != 1:
         raise ValueError(
-            "A VectorLoss takes one output. Received: "
-            f"{len(flat)} tensors."
+            f"A VectorLoss takes one output. Received: {len(flat)} tensors."
         )
     return None if value is None else flat[0]

@@ -285,8 +285,10 @@ def _read_term(node: ast.expr, text: str) -> tuple[str, dict]:
             f"{text!r}."
         ) from error
     unknown = [k for k in named if k not in known]
-    if unknown or len(values) > len(known) or set(named) & set(
-        known[: len(values)]
+    if (
+        unknown
+        or len(values) > len(known)
+        or set(named) & set(known[: len(values)])
     ):
         raise ValueError(
             f"`{name}` has no such arguments. Received: {ast.unparse(node)!r}"

@@ -72,7 +72,9 @@ class GradNorm(Weighting):
         """See base class."""
         w = state["weights"]
         losses, norms = tf.cast(losses, w.dtype), tf.cast(norms, w.dtype)
-        initial = tf.where(state["started"] > 0, state["initial_losses"], losses)
+        initial = tf.where(
+            state["started"] > 0, state["initial_losses"], losses
+        )
         ratio = stacks.safe_ratio(losses, initial)
         r = stacks.safe_ratio(ratio, tf.reduce_mean(ratio))
         weighted = w * norms

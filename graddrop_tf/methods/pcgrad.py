@@ -60,7 +60,7 @@ def pcgrad(
 
 
 def _projection(dot, square, skip) -> tf.Tensor:
-    """dot / square where they conflict, 0 elsewhere, NaN kept."""
+    """Dot / square where they conflict, 0 elsewhere, NaN kept."""
     keep = skip | (dot >= 0) | tf.equal(square, 0)
     return tf.where(keep, tf.zeros_like(dot), stacks.safe_ratio(dot, square))
 

@@ -1,0 +1,27 @@
+"""Commands: flags in, calls of `trainers` out."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def _native_notes_hidden() -> Iterator[None]:
+    """Keeps what native code writes to stderr off the terminal."""
+    stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+# TensorFlow's notes at start-up would bury a message of ours on stderr.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with _native_notes_hidden():
+    import tensorflow as tf
+
+    tf.config.list_physical_devices("GPU")

@@ -1,0 +1,48 @@
+"""Measures speed and memory, as ratios within one run.
+
+python -m launch.benchmark [--suite=layer,graddrop] [--pairs=40] [--json=OUT]
+
+Nothing is passed or failed by its time: the table says what was measured,
+beside what the arithmetic allows and what is aimed at.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import command
+from trainers import benchmark
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "suite", ",".join(benchmark.SUITES),
+    "What to measure, separated by commas. " + "; ".join(
+        f"{name}: {suite.title}" for name, suite in benchmark.SUITES.items()
+    ) + ".",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "pairs", 40, "Rounds in which the cases of a suite take turns.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "json", None, "Also write the figures to this file.", flag_values=FLAGS
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional([*positional, *texts])
+    path = None if FLAGS.json is None else pathlib.Path(FLAGS.json)
+    print(benchmark.execute(benchmark.select(FLAGS.suite), FLAGS.pairs, path))
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

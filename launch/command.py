@@ -1,0 +1,164 @@
+"""What all commands share: reading flags, and answering in one line."""
+
+import dataclasses
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from trainers import errors
+
+_CONFIG = "--config."
+# Flags that absl adds of itself.
+_ABSL_OWN = ("flagfile", "undefok")
+
+
+def define_run_flags(values: flags.FlagValues, experiments: dict) -> None:
+    """Defines the flags that every command with runs has.
+
+    Args:
+        values: Where to define them.
+        experiments: All experiments by name.
+    """
+    defaults = "\n".join(
+        f"{name}: {_values_text(experiment.defaults)}"
+        for name, experiment in experiments.items()
+    )
+    flags.DEFINE_string(
+        "experiment", None, f"Required; one of {', '.join(experiments)}.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "run_dir", None, "Required; where everything goes.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data_dir", None,
+        "Where prepared data sets lie, for experiments that read some.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "strategy", "auto",
+        "`one` device, all of them `mirrored`, or `auto`: mirrored where "
+        "there are several.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "logical_cpus", 1, "How many devices to make of the CPU.",
+        lower_bound=1, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "config.FIELD", None,
+        "Changes a value of the experiment, as in --config.steps=100. "
+        f"Defaults:\n{defaults}",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def _values_text(config) -> str:
+    return ", ".join(
+        f"{name}={value}" for name, value in dataclasses.asdict(config).items()
+    )
+
+
+def parse(
+    values: flags.FlagValues, arguments: Sequence[str], description: str
+) -> tuple[list[str], dict[str, str]] | None:
+    """Reads the command line.
+
+    Args:
+        values: The flags; filled in.
+        arguments: The command line without the program.
+        description: Stands at the head of the help.
+
+    Returns:
+        The positional arguments, and the `--config` texts by field; None
+        where help was asked for and given.
+
+    Raises:
+        UserError: For what is not a flag, or not a value of it.
+    """
+    if {"--help", "-help", "-h"} & {*arguments}:
+        print(f"{description}\n{_help(values)}")
+        return None
+    texts, rest = {}, []
+    for argument in arguments:
+        if not argument.startswith(_CONFIG):
+            rest.append(argument)
+            continue
+        name, equals, text = argument.removeprefix(_CONFIG).partition("=")
+        if not equals:
+            raise errors.UserError(
+                f"{argument}: got no value, expected {argument}=VALUE."
+            )
+        texts[name] = text
+    try:
+        return values(["command", *rest])[1:], texts
+    except flags.Error as error:
+        text = " ".join(str(error).split())
+        raise errors.UserError(f"{text} (see --help)") from None
+
+
+def _help(values: flags.FlagValues) -> str:
+    texts = []
+    for name in sorted(set(values) - set(_ABSL_OWN)):
+        flag = values[name]
+        text = flag.help
+        if flag.default is not None:
+            text += f" (default: {flag.default_as_str})"
+        texts.append(f"  --{name}")
+        for line in text.splitlines():
+            texts += textwrap.wrap(
+                line, 79, initial_indent=" " * 6, subsequent_indent=" " * 8
+            )
+    return "\n".join(texts)
+
+
+def require(values: flags.FlagValues, *names: str) -> None:
+    """Raises a `UserError` for flags that were not given."""
+    missing = [f"--{name}" for name in names if values[name].value is None]
+    if missing:
+        raise errors.UserError(
+            f"{', '.join(missing)}: got nothing, expected a value (see --help)."
+        )
+
+
+def refuse_positional(positional: Sequence[str]) -> None:
+    """Raises a `UserError` if there are positional arguments."""
+    if positional:
+        raise errors.UserError(
+            f"got {' '.join(positional)!r}, expected flags only; write "
+            "--NAME=VALUE (see --help)."
+        )
+
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Runs a command and exits.
+
+    Args:
+        main: Takes the command line without the program; returns the exit
+            code.
+    """
+    sys.exit(guarded(main, sys.argv[1:]))
+
+
+def guarded(
+    main: Callable[[Sequence[str]], int], arguments: Sequence[str]
+) -> int:
+    """Calls a command; what a user can mend becomes one line on stderr.
+
+    Args:
+        main: The command.
+        arguments: The command line without the program.
+
+    Returns:
+        The exit code: 2 for a user's mistake, 130 when interrupted.
+    """
+    try:
+        return main(arguments)
+    except errors.UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command again continues.", file=sys.stderr)
+        return 130

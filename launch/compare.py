@@ -1,0 +1,60 @@
+r"""Trains several methods with several seeds, then reports on them.
+
+python -m launch.compare --experiment=NAME --run_dir=DIR \
+    --methods=A,B --seeds=0,1,2
+
+Started again, it does what is not done yet. Methods are recipes as in
+launch.train, separated by commas outside of brackets.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import command
+from trainers import comparison, config, registry, report, runs, strategies
+
+FLAGS = flags.FlagValues()
+command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+flags.DEFINE_string(
+    "methods", ",".join(comparison.METHODS), "What to compare.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "seeds", "0,1,2", "Seeds, separated by commas.", flag_values=FLAGS
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional(positional)
+    command.require(FLAGS, "experiment", "run_dir")
+    strategies.split_cpu(FLAGS.logical_cpus)
+    directory = pathlib.Path(FLAGS.run_dir)
+    num_failed = comparison.Comparison(
+        experiment=FLAGS.experiment,
+        methods=[
+            str(runs.parse_method(text))
+            for text in comparison.split_methods(FLAGS.methods)
+        ],
+        seeds=comparison.split_seeds(FLAGS.seeds),
+        config=config.override(registry.find(FLAGS.experiment).defaults, texts),
+        directory=directory,
+        data_dir=FLAGS.data_dir,
+        strategy=FLAGS.strategy,
+        logical_cpus=FLAGS.logical_cpus,
+    ).execute()
+    print()
+    print(report.write(directory))
+    print(f"Written: {directory / 'report.html'}")
+    return 1 if num_failed else 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,61 @@
+"""Trains one method in one experiment; started again, it resumes.
+
+python -m launch.train --experiment=NAME --method=RECIPE --run_dir=DIR
+
+A recipe is one or several methods joined by +, for example baseline,
+graddrop(k=0.25), gradnorm(alpha=1.5)+graddrop or clip(1.0)+pcgrad.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import command
+from trainers import config, experiment, registry, runs, strategies
+
+FLAGS = flags.FlagValues()
+command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+flags.DEFINE_string(
+    "method", None, "Required; a recipe, see above.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "seed", 0, "Decides weights, order of the data and draws.",
+    lower_bound=0, flag_values=FLAGS,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional(positional)
+    command.require(FLAGS, "experiment", "method", "run_dir")
+    strategies.split_cpu(FLAGS.logical_cpus)
+    run = experiment.Run(
+        experiment=FLAGS.experiment,
+        method=str(runs.parse_method(FLAGS.method)),
+        seed=FLAGS.seed,
+        config=config.override(registry.find(FLAGS.experiment).defaults, texts),
+        directory=pathlib.Path(FLAGS.run_dir),
+        data_dir=FLAGS.data_dir,
+        strategy=FLAGS.strategy,
+        logical_cpus=FLAGS.logical_cpus,
+    )
+    known = runs.read(run.directory, run)
+    record = runs.execute(run, "bar")
+    ended = known is not None and known.results is not None
+    text = ("already ended: " if ended else "") + runs.describe(record)
+    if record.status == "failed":
+        print(f"error: {text}", file=sys.stderr)
+        return 1
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

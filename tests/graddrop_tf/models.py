@@ -1,0 +1,151 @@
+"""Small models on three conflicting losses, in the three ways of use."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import graddrop_tf as gd
+from graddrop_tf.methods import METHODS
+
+NAMES = ("a", "b", "c")
+NUM_LOSSES = len(NAMES)
+
+# Registering a method enrolls it here, alone and with a weighting or GradDrop.
+ALONE = sorted(METHODS)
+COMBINED = [
+    "gradnorm+graddrop",
+    "gradnorm+random_graddrop",
+    "mgda+graddrop",
+    "graddrop(marginalize_batch=False, renormalize=True, leak=[1, 0.5, 0])",
+    "pcgrad(iterative=True)",
+    "clip(1.0)+pcgrad",
+    "penalty(0.01)+graddrop",
+]
+RECIPES = ["baseline", *ALONE, *COMBINED]
+
+
+def is_combiner_recipe(recipe: str) -> bool:
+    """Whether a recipe can be written with layers alone."""
+    parsed = gd.Recipe.parse(recipe)
+    return (
+        parsed.weighting is None
+        and parsed.global_clipnorm is None
+        and not parsed.gradient_penalty
+    )
+
+
+LAYER_RECIPES = [r for r in RECIPES if is_combiner_recipe(r)]
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+def squared_errors(y_true, y_pred):
+    return tf.square(y_true - y_pred)
+
+
+def batch(size=16, seed=0):
+    """Returns inputs and three targets, the second against the first."""
+    random = np.random.RandomState(seed)
+    x = random.randn(size, 6).astype(np.float32)
+    first, third = x.sum(axis=1), 3 * x[:, 0]
+    return x, np.stack([first, -first, third], axis=1) / 2
+
+
+class Kind:
+    """A way of use: how to build the model and shape its labels."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+    def build(self, recipe, trunk_units=8, dropout=0.0, **options):
+        """Builds a model; the same seed gives the same weights."""
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input([6], name="x")
+        features = keras.layers.Dense(
+            trunk_units, activation="tanh", name="trunk_dense"
+        )(inputs)
+        if dropout:
+            features = keras.layers.Dropout(dropout, seed=3)(features)
+        if self.name == "layer":
+            layers = [c.build() for c in gd.Recipe.parse(recipe).combiners]
+            branches = gd.Chain(layers, num_losses=NUM_LOSSES)(features)
+            outputs = self._heads(branches)
+            return keras.Model(inputs, outputs)
+        trunk = keras.Model(inputs, features, name="trunk")
+        shared = keras.Input([trunk_units], name="features")
+        if self.name == "heads":
+            outputs = self._heads([shared] * NUM_LOSSES)
+        else:
+            hidden = keras.layers.Dense(5, activation="tanh")(shared)
+            outputs = keras.layers.Dense(
+                NUM_LOSSES, name="out", dtype="float32"
+            )(hidden)
+        heads = keras.Model(shared, outputs, name="heads")
+        return gd.MultiLossModel(
+            trunk, heads, recipe=gd.Recipe.parse(recipe), **options
+        )
+
+    def _heads(self, branches):
+        return [
+            keras.layers.Dense(1, name=name, dtype="float32")(branch)
+            for name, branch in zip(NAMES, branches, strict=True)
+        ]
+
+    def compile(self, model, optimizer=None, loss_weights=None, **options):
+        """Compiles with mean squared errors."""
+        if optimizer is None:
+            optimizer = keras.optimizers.SGD(0.05)
+        loss = "mse"
+        if self.name == "vector":
+            loss = gd.VectorLoss(squared_errors, names=NAMES)
+        elif isinstance(loss_weights, dict):
+            loss = dict.fromkeys(NAMES, "mse")
+        model.compile(
+            optimizer, loss=loss, loss_weights=loss_weights, **options
+        )
+        return model
+
+    def compiled(self, recipe, optimizer=None, **options):
+        """Builds and compiles."""
+        return self.compile(self.build(recipe), optimizer, **options)
+
+    def labels(self, y):
+        """Shapes `[batch, 3]` labels for the outputs."""
+        if self.name == "vector":
+            return y
+        return [y[:, i : i + 1] for i in range(NUM_LOSSES)]
+
+    def train(self, model, steps=1, seed=0, size=16, **options):
+        """Trains on a batch repeatedly and returns the last losses."""
+        x, y = batch(size, seed)
+        for _ in range(steps):
+            logs = model.train_on_batch(
+                x, self.labels(y), return_dict=True, **options
+            )
+        return logs
+
+
+LAYER, HEADS, VECTOR = Kind("layer"), Kind("heads"), Kind("vector")
+
+
+def cases(recipes=None):
+    """Returns all pairs of a recipe and a way of use that fits it."""
+    recipes = RECIPES if recipes is None else recipes
+    return [
+        (recipe, kind)
+        for recipe in recipes
+        for kind in (LAYER, HEADS, VECTOR)
+        if kind is not LAYER or is_combiner_recipe(recipe)
+    ]
+
+
+def trainable(model):
+    """Returns the trainable weights as arrays."""
+    return [w.numpy() for w in model.trainable_variables]
+
+
+def largest_difference(first, second):
+    """Returns the largest absolute difference of two lists of arrays."""
+    return max(np.abs(a - b).max() for a, b in zip(first, second, strict=True))

@@ -1,0 +1,244 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import graddrop_tf as gd
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"leak": -0.1},
+        {"leak": 1.1},
+        {"leak": float("nan")},
+        {"leak": "a"},
+        {"leak": None},
+        {"leak": [0.5, 2.0]},
+        {"leak": {"a": 3}},
+        {"leak": [0.5], "num_losses": 2},
+        {"k": -1.0},
+        {"k": float("inf")},
+        {"num_losses": 0},
+        {"num_losses": 2.5},
+        {"seed": -1},
+        {"seed": 2**31},
+        {"purity_transform": 3},
+        {"purity_transform": lambda p: 1 - p},
+        {"purity_transform": lambda p: p * p},
+        {"purity_transform": lambda p: 2 * p - 0.5},
+        {"purity_transform": lambda p: tf.reduce_sum(p)},
+        {"purity_transform": lambda p: p, "k": 0.5},
+    ],
+)
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="Received"):
+        gd.GradDrop(**arguments)
+
+
+def test_bad_calls():
+    features = keras.Input([4])
+    with pytest.raises(ValueError, match="needs `num_losses`"):
+        gd.GradDrop()(features)
+    with pytest.raises(ValueError, match="was made for num_losses=3"):
+        gd.GradDrop(num_losses=3)([features, features])
+    with pytest.raises(ValueError, match="3 leaks for 2 losses|2 losses"):
+        gd.GradDrop(leak=[0.0, 0.0, 1.0])([features, features])
+    with pytest.raises(ValueError, match="batch size only"):
+        gd.GradDrop()([features, keras.Input([5])])
+    with pytest.raises(ValueError, match="by name needs a `MultiLossModel`"):
+        gd.GradDrop(2, leak={"a": 1.0})(features)
+    with pytest.raises(ValueError, match="made of combiners"):
+        gd.Chain([gd.GradNorm()])
+
+
+@pytest.mark.parametrize(
+    ("gradients", "activations", "options", "said"),
+    [
+        ([], tf.ones([2, 3]), {}, "empty list"),
+        ([tf.ones([2, 3])], tf.ones([2, 4]), {}, "shape of its activations"),
+        ([tf.ones([2, 3])], [tf.ones([2, 3])] * 2, {}, "2 activations and 1"),
+        (
+            [tf.ones([2, 3]), tf.ones([2, 4])],
+            [tf.ones([2, 3]), tf.ones([2, 4])],
+            {},
+            "batch size only",
+        ),
+        ([tf.ones([2, 3])], tf.ones([2, 3]), {"leak": [0.0, 1.0]}, "2 leaks"),
+        ([tf.ones([2, 3])], tf.ones([2, 3]), {"k": -1}, "at least 0"),
+        (
+            [tf.ones([2, 3])],
+            tf.ones([2, 3]),
+            {"uniform": tf.ones([4])},
+            "shape of the purity",
+        ),
+    ],
+)
+def test_bad_tensors(gradients, activations, options, said):
+    options = {"uniform": tf.fill([3], 0.5), **options}
+    with pytest.raises(ValueError, match=said):
+        gd.graddrop(gradients, activations, **options)
+
+
+def test_combine_must_return_as_many():
+    class Loses(gd.Combiner):
+        def combine(self, gradients, activations):
+            return gradients[1:]
+
+    layer = Loses(num_losses=2)
+    with tf.GradientTape() as tape:
+        x = tf.ones([2, 3])
+        tape.watch(x)
+        a, b = layer(x, training=True)
+        total = tf.reduce_sum(a + b)
+    with pytest.raises(ValueError, match="one gradient for each of 2 losses"):
+        tape.gradient(total, x)
+
+
+def test_identity_forward_and_plain_gradient_outside_of_training():
+    layer = gd.GradDrop(num_losses=2)
+    x = tf.constant([[1.0, -2.0]])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        a, b = layer(x, training=False)
+        total = tf.reduce_sum(a) - 3 * tf.reduce_sum(b)
+    assert a is x and b is x
+    np.testing.assert_array_equal(tape.gradient(total, x), [[-2.0, -2.0]])
+    assert layer.step.numpy() == 0
+
+
+def masked_gradients(layer, steps=1, size=64):
+    """Returns the gradients of +1 and -1 at each of some steps."""
+    results = []
+    for _ in range(steps):
+        x = tf.ones([1, size])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            a, b = layer(x, training=True)
+            total = tf.reduce_sum(a) - tf.reduce_sum(b)
+        results.append(tape.gradient(total, x).numpy())
+    return np.concatenate(results)
+
+
+def test_masks_follow_seed_and_step():
+    first = masked_gradients(gd.GradDrop(2, seed=1), steps=3)
+    again = masked_gradients(gd.GradDrop(2, seed=1), steps=3)
+    other = masked_gradients(gd.GradDrop(2, seed=2), steps=3)
+    np.testing.assert_array_equal(first, again)
+    assert np.all(np.abs(first) == 1)
+    assert not np.array_equal(first[0], first[1])
+    assert not np.array_equal(first, other)
+    # A fair coin: 192 draws stay within five standard deviations.
+    assert abs(first.mean()) < 5 / np.sqrt(192)
+
+
+def test_two_calls_in_a_step_draw_apart():
+    layer = gd.GradDrop(2, seed=1)
+    x = tf.ones([1, 64])
+    grads = []
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        totals = []
+        for _ in range(2):
+            a, b = layer(x, training=True)
+            totals.append(tf.reduce_sum(a) - tf.reduce_sum(b))
+    grads = [tape.gradient(total, x).numpy() for total in totals]
+    assert not np.array_equal(*grads)
+
+
+def test_chained_methods_of_one_seed_draw_apart():
+    u = []
+
+    class Draws(gd.Combiner):
+        def combine(self, gradients, activations):
+            u.append(self.uniform([8]))
+            return gradients
+
+    layer = gd.Chain([Draws(seed=3), Draws(seed=3)], num_losses=1)
+    with tf.GradientTape() as tape:
+        x = tf.ones([2, 3])
+        tape.watch(x)
+        total = tf.reduce_sum(layer(x, training=True)[0])
+    tape.gradient(total, x)
+    assert not np.array_equal(u[0], u[1])
+
+
+def test_a_loss_that_does_not_depend_on_the_activations_has_zeros():
+    seen = []
+
+    class Watch(gd.Combiner):
+        def combine(self, gradients, activations):
+            seen.extend(gradients)
+            return gradients
+
+    x = tf.ones([2, 3])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        _, b = Watch(num_losses=2)(x, training=True)
+        total = tf.reduce_sum(b)
+    tape.gradient(total, x)
+    np.testing.assert_array_equal(seen[0], np.zeros([2, 3]))
+    np.testing.assert_array_equal(seen[1], np.ones([2, 3]))
+
+
+def test_masks_of_a_sequence_reach_every_branch():
+    tokens = keras.Input([5], dtype="int32")
+    embedded = keras.layers.Embedding(7, 4, mask_zero=True)(tokens)
+    branches = gd.GradDrop(num_losses=2)(embedded)
+    pooled = [keras.layers.GlobalAveragePooling1D()(b) for b in branches]
+    model = keras.Model(tokens, pooled)
+    plain = keras.Model(tokens, keras.layers.GlobalAveragePooling1D()(embedded))
+    x = np.array([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]])
+    for training in (False, True):
+        for output in model(x, training=training):
+            np.testing.assert_allclose(output, plain(x))
+
+
+def test_batch_separated_layer_with_different_batch_sizes():
+    layer = gd.GradDrop(leak=[1.0, 0.0], seed=0)
+    source, target = tf.ones([8, 16]), tf.ones([4, 16])
+    with tf.GradientTape() as tape:
+        tape.watch([source, target])
+        a, b = layer([source, target], training=True)
+        total = tf.reduce_sum(a) - 2 * tf.reduce_sum(b)
+    to_source, to_target = tape.gradient(total, [source, target])
+    # Leak 1 passes the source's whole gradient; G = (8, -8): P = 0.5.
+    np.testing.assert_array_equal(to_source, np.ones([8, 16]))
+    values = set(np.unique(to_target))
+    assert values == {-2.0, 0.0}
+    # One mask for the whole batch.
+    assert np.all(to_target.numpy() == to_target.numpy()[:1])
+
+
+def test_config_round_trip_keeps_every_argument():
+    layer = gd.GradDrop(
+        num_losses=2,
+        leak=[0.5, 0.0],
+        k=0.25,
+        marginalize_batch=False,
+        renormalize=True,
+        sync_replicas=False,
+        seed=7,
+        name="drop",
+    )
+    again = gd.GradDrop.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    chain = gd.Chain([gd.PCGrad(iterative=True, seed=1), layer], num_losses=2)
+    assert (
+        gd.Chain.from_config(chain.get_config()).get_config()
+        == chain.get_config()
+    )
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+def smoothstep(purity):
+    return purity * purity * (3 - 2 * purity)
+
+
+def test_purity_transform_is_saved():
+    layer = gd.GradDrop(num_losses=2, purity_transform=smoothstep, seed=3)
+    again = gd.GradDrop.from_config(layer.get_config())
+    assert again.purity_transform is smoothstep
+    np.testing.assert_array_equal(
+        masked_gradients(layer), masked_gradients(again)
+    )

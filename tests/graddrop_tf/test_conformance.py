@@ -1,0 +1,283 @@
+"""What every method, alone and in combination, has to do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import graddrop_tf as gd
+from tests.graddrop_tf.models import (
+    HEADS,
+    LAYER,
+    LAYER_RECIPES,
+    NAMES,
+    NUM_LOSSES,
+    RECIPES,
+    VECTOR,
+    batch,
+    cases,
+    largest_difference,
+    trainable,
+)
+
+
+@pytest.mark.parametrize(("recipe", "kind"), cases())
+def test_graph_equals_eager_and_lowers_every_loss(recipe, kind):
+    graph = kind.compiled(recipe)
+    eager = kind.compiled(recipe, run_eagerly=True)
+    first = kind.train(graph)
+    kind.train(eager)
+    assert largest_difference(trainable(graph), trainable(eager)) < 1e-6
+    kind.train(graph, steps=60)
+    # Another batch size in the same model.
+    x, y = batch(9, seed=0)
+    kind.train(graph, size=9)
+    last = graph.evaluate(x, kind.labels(y), verbose=0, return_dict=True)
+    for name in NAMES:
+        assert last[f"{name}_loss"] < 0.9 * first[f"{name}_loss"], name
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"), [(r, k) for r, k in cases() if k is not HEADS]
+)
+def test_jit_compile_equals_graph(recipe, kind):
+    graph = kind.compiled(recipe)
+    jit = kind.compiled(recipe, jit_compile=True)
+    kind.train(graph, steps=3)
+    kind.train(jit, steps=3)
+    assert largest_difference(trainable(graph), trainable(jit)) < 1e-5
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("recipe", "kind"), [(r, k) for r, k in cases() if k is not HEADS]
+)
+def test_half_precision_lowers_the_loss(recipe, kind, policy):
+    keras.config.set_dtype_policy(policy)
+    model = kind.compiled(recipe)
+    first = kind.train(model)["loss"]
+    last = kind.train(model, steps=40)["loss"]
+    assert model.trainable_variables[0].dtype == "float32"
+    assert np.isfinite(last)
+    assert last < 0.9 * first
+
+
+@pytest.mark.parametrize(("recipe", "kind"), cases())
+def test_two_replicas_equal_one(recipe, kind, mirrored):
+    one = kind.compiled(recipe, keras.optimizers.Adam(0.01))
+    with mirrored(2).scope():
+        two = kind.compiled(recipe, keras.optimizers.Adam(0.01))
+    x, y = batch(80)
+    for model in (one, two):
+        model.fit(
+            x,
+            kind.labels(y),
+            batch_size=16,
+            epochs=4,
+            shuffle=False,
+            verbose=0,
+        )
+    assert largest_difference(trainable(one), trainable(two)) < 1e-5
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_saved_model_continues_as_if_never_saved(recipe, tmp_path):
+    kind = VECTOR
+    model = kind.compiled(recipe, keras.optimizers.Adam(0.01))
+    kind.train(model, steps=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    kind.train(model, steps=3)
+    kind.train(loaded, steps=3)
+    assert largest_difference(trainable(model), trainable(loaded)) == 0
+
+
+@pytest.mark.parametrize("recipe", LAYER_RECIPES)
+def test_saved_layer_continues_as_if_never_saved(recipe, tmp_path):
+    model = LAYER.compiled(recipe, keras.optimizers.Adam(0.01))
+    LAYER.train(model, steps=3)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    LAYER.train(model, steps=3)
+    LAYER.train(loaded, steps=3)
+    assert largest_difference(trainable(model), trainable(loaded)) == 0
+
+
+@pytest.mark.parametrize("kind", [HEADS, VECTOR])
+def test_model_loads_without_compiling(kind, tmp_path):
+    model = kind.compiled("gradnorm+graddrop")
+    kind.train(model, steps=2)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    before = [w.numpy() for w in model.weights]
+    after = [w.numpy() for w in loaded.weights]
+    assert largest_difference(before, after) == 0
+
+
+@pytest.mark.parametrize(("recipe", "kind"), cases(["graddrop", "mgda"]))
+def test_evaluate_and_predict_are_those_of_the_plain_model(recipe, kind):
+    model = kind.compiled(recipe)
+    kind.train(model, steps=2)
+    plain = gd.inference_model(model)
+    plain.compile(loss=model.loss)
+    x, y = batch(11)
+    expected = plain.evaluate(x, kind.labels(y), verbose=0, return_dict=True)
+    logs = model.evaluate(x, kind.labels(y), verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    for a, b in zip(
+        keras.tree.flatten(model.predict(x, verbose=0)),
+        keras.tree.flatten(plain.predict(x, verbose=0)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def scale_free(recipe):
+    """Whether a loss twice as large gives a gradient twice as large."""
+    return not any(name in recipe for name in ("gradnorm", "clip", "penalty"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"), cases([r for r in RECIPES if scale_free(r)])
+)
+def test_weights_are_part_of_the_losses(recipe, kind):
+    plain = kind.compiled(recipe, keras.optimizers.SGD(0.04))
+    kind.train(plain, steps=2)
+    by_sample = kind.compiled(recipe, keras.optimizers.SGD(0.02))
+    weight = np.full([16], 2.0, np.float32)
+    if kind is not VECTOR:
+        weight = [weight] * NUM_LOSSES
+    kind.train(by_sample, steps=2, sample_weight=weight)
+    assert largest_difference(trainable(plain), trainable(by_sample)) < 1e-5
+    by_loss = kind.compiled(
+        recipe,
+        keras.optimizers.SGD(0.02),
+        loss_weights=dict.fromkeys(NAMES, 2.0),
+    )
+    kind.train(by_loss, steps=2)
+    assert largest_difference(trainable(plain), trainable(by_loss)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [(r, k) for r, k in cases() if k is not LAYER],
+)
+def test_accumulation_combines_each_micro_batch_alone(recipe, kind):
+    if "clip" in recipe:
+        pytest.skip("clipping acts on the accumulated gradient instead")
+    deltas = []
+    for step in range(2):
+        model = kind.compiled(recipe, keras.optimizers.SGD(0.1))
+        before = trainable(model)
+        # The weighting is updated by each micro-batch.
+        if step == 1 and model.recipe_state.weighting is not None:
+            single = kind.compiled(recipe, keras.optimizers.SGD(0.0))
+            kind.train(single)
+            state = single.recipe_state.weighting.variables
+            for target, value in zip(
+                model.recipe_state.weighting.variables, state, strict=True
+            ):
+                target.assign(value)
+        model.recipe_state.combiner.step.assign(step)
+        kind.train(model)
+        deltas.append(
+            [a - b for a, b in zip(trainable(model), before, strict=True)]
+        )
+    model = kind.compiled(
+        recipe, keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    )
+    kind.train(model)
+    assert largest_difference(trainable(model), before) == 0
+    kind.train(model)
+    expected = [
+        w + (a + b) / 2 for w, a, b in zip(before, *deltas, strict=True)
+    ]
+    assert largest_difference(trainable(model), expected) < 1e-6
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+def second_is_nan(y_true, y_pred):
+    poison = tf.constant([1.0, float("nan"), 1.0])
+    return tf.square(y_true - y_pred) * poison
+
+
+def nan_loss(y_true, y_pred):
+    return tf.reduce_mean(tf.square(y_pred), axis=-1) * float("nan")
+
+
+def poisoned(kind, recipe, optimizer):
+    model = kind.build(recipe)
+    loss = ["mse", nan_loss, "mse"]
+    if kind is VECTOR:
+        loss = gd.VectorLoss(second_is_nan)
+    model.compile(optimizer, loss=loss)
+    return model
+
+
+@pytest.mark.parametrize(("recipe", "kind"), cases())
+def test_nan_in_one_loss_is_seen(recipe, kind):
+    model = poisoned(kind, recipe, keras.optimizers.SGD(0.1))
+    kind.train(model)
+    kernel = model.get_layer("trunk_dense") if kind is LAYER else model.trunk
+    assert np.all(np.isnan(kernel.get_weights()[0]))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_loss_scaling_skips_a_step_with_nan(recipe):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = poisoned(VECTOR, recipe, keras.optimizers.SGD(0.1))
+    before = trainable(model)
+    VECTOR.train(model)
+    assert largest_difference(trainable(model), before) == 0
+    state = model.recipe_state.weighting
+    if state is not None:
+        assert np.all(np.isfinite(state.current_weights()))
+
+
+def operations(path):
+    """Returns the operations that a saved model serves with."""
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    names = []
+    graphs = [served.graph.as_graph_def()]
+    for graph in graphs:
+        nodes = list(graph.node)
+        for function in graph.library.function:
+            nodes.extend(function.node_def)
+        names.extend(node.op for node in nodes)
+    return sorted(names)
+
+
+def without_methods(kind):
+    """Builds the same model from Keras alone."""
+    inputs = keras.Input([6], name="x")
+    features = keras.layers.Dense(8, activation="tanh")(inputs)
+    if kind is LAYER:
+        return keras.Model(inputs, kind._heads([features] * NUM_LOSSES))
+    trunk = keras.Model(inputs, features)
+    shared = keras.Input([8])
+    if kind is HEADS:
+        heads = keras.Model(shared, kind._heads([shared] * NUM_LOSSES))
+    else:
+        hidden = keras.layers.Dense(5, activation="tanh")(shared)
+        heads = keras.Model(shared, keras.layers.Dense(NUM_LOSSES)(hidden))
+    return keras.Model(inputs, heads(trunk(inputs)))
+
+
+@pytest.mark.parametrize("kind", [LAYER, HEADS, VECTOR])
+def test_export_serves_the_operations_of_the_plain_model(kind, tmp_path):
+    model = kind.compiled("mgda+graddrop")
+    kind.train(model)
+    plain = without_methods(kind)
+    model.export(tmp_path / "ours", verbose=False)
+    plain.export(tmp_path / "plain", verbose=False)
+    assert operations(str(tmp_path / "ours")) == operations(
+        str(tmp_path / "plain")
+    )
+    x, _ = batch(5)
+    served = tf.saved_model.load(str(tmp_path / "ours"))
+    for a, b in zip(
+        keras.tree.flatten(served.serve(x)),
+        keras.tree.flatten(model.predict(x, verbose=0)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-6)

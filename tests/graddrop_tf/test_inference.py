@@ -1,0 +1,71 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import graddrop_tf as gd
+from tests.graddrop_tf.models import HEADS, LAYER, VECTOR, batch
+
+_LOAD = """
+import sys
+import keras, numpy as np
+for directory in sys.argv[1:]:
+    model = keras.saving.load_model(directory + "/model.keras")
+    x = np.load(directory + "/x.npy")
+    outputs = keras.tree.flatten(model.predict(x, verbose=0))
+    np.savez(directory + "/y.npz", *outputs)
+assert not any(name.startswith("graddrop_tf") for name in sys.modules)
+"""
+
+
+def test_loads_where_the_library_is_never_imported(tmp_path):
+    expected = {}
+    x, _ = batch(5)
+    for kind in (LAYER, HEADS, VECTOR):
+        model = kind.compiled("mgda+graddrop")
+        kind.train(model)
+        directory = tmp_path / str(kind)
+        directory.mkdir()
+        gd.inference_model(model).save(directory / "model.keras")
+        np.save(directory / "x.npy", x)
+        expected[kind] = keras.tree.flatten(model.predict(x, verbose=0))
+    directories = [str(tmp_path / str(kind)) for kind in expected]
+    subprocess.run(
+        [sys.executable, "-c", _LOAD, *directories], check=True, cwd=tmp_path
+    )
+    for kind, outputs in expected.items():
+        loaded = np.load(tmp_path / str(kind) / "y.npz")
+        for a, b in zip(loaded.values(), outputs, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_shares_weights_and_holds_no_combiner():
+    inner_input = keras.Input([6])
+    inner = keras.Model(inner_input, gd.PCGrad(2)(inner_input))
+    inputs = keras.Input([6])
+    a, b = inner(inputs)
+    a, b = gd.GradDrop()([a, b])
+    model = keras.Model(
+        inputs, {"p": keras.layers.Dense(1)(a), "q": keras.layers.Dense(1)(b)}
+    )
+    plain = gd.inference_model(model)
+    assert not any(
+        isinstance(layer, gd.Combiner) for layer in plain._flatten_layers()
+    )
+    model.layers[-1].kernel.assign_add([[1.0]] * 6)
+    x, _ = batch(3)
+    expected, outputs = model(x), plain(x)
+    for name in ("p", "q"):
+        np.testing.assert_array_equal(outputs[name], expected[name])
+
+
+def test_takes_functional_models_only():
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    for bad in (Subclassed(), keras.layers.Dense(1), "model"):
+        with pytest.raises(ValueError, match="functional Keras model"):
+            gd.inference_model(bad)

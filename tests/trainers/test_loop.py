@@ -1,0 +1,220 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainers import checkpoints, errors, loop
+
+_STEPS, _EPOCH = 12, 3
+
+
+class _KilledError(Exception):
+    pass
+
+
+def _model():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1, name="out"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _examples():
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((x, x[:, :1]))
+
+
+def _data(start):
+    dataset = _examples().shuffle(32, seed=1).repeat()
+    return dataset.batch(5, drop_remainder=True).skip(start)
+
+
+def _fit(directory, model=None, data=_data):
+    model = model or _model()
+    rows = loop.fit(
+        model,
+        data,
+        _examples().batch(8),
+        steps=_STEPS,
+        steps_per_epoch=_EPOCH,
+        directory=directory,
+        verbosity="lines",
+    )
+    return model, rows
+
+
+def _state(model):
+    variables = [*model.variables, *model.optimizer.variables]
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def _fit_killed(directory, monkeypatch, step, hook="on_train_batch_end"):
+    original = getattr(loop.SaveEpoch, hook)
+    calls = []
+
+    def fatal(self, *arguments, **options):
+        calls.append(None)
+        if len(calls) == step:
+            raise _KilledError
+        return original(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.SaveEpoch, hook, fatal)
+        with pytest.raises(_KilledError):
+            _fit(directory)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    model, rows = _fit(tmp_path_factory.mktemp("whole"))
+    return _state(model), rows
+
+
+def test_a_whole_run_logs_each_epoch_and_keeps_two_checkpoints(tmp_path):
+    _, rows = _fit(tmp_path)
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert loop.read_csv(tmp_path / "metrics.csv") == rows
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000000009.npz", "step-000000012.npz"]
+    assert list((tmp_path / "tensorboard").rglob("*tfevents*"))
+
+
+def test_a_run_killed_anywhere_resumes_bit_for_bit(
+    tmp_path, monkeypatch, whole
+):
+    for number, step in enumerate(np.random.default_rng().integers(1, 13, 2)):
+        directory = tmp_path / str(number)
+        _fit_killed(directory, monkeypatch, step)
+        model, rows = _fit(directory)
+        assert rows == whole[1], step
+        for got, expected in zip(_state(model), whole[0], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_killed_between_the_log_and_the_checkpoint(
+    tmp_path, monkeypatch, whole
+):
+    _fit_killed(tmp_path, monkeypatch, 2, "on_epoch_end")
+    assert len(loop.read_csv(tmp_path / "metrics.csv")) == 2
+    _, rows = _fit(tmp_path)
+    assert rows == whole[1]
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path, monkeypatch, whole, capsys
+):
+    _fit_killed(tmp_path, monkeypatch, 8)
+    newest = tmp_path / "checkpoints" / "step-000000006.npz"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    model, rows = _fit(tmp_path)
+    output = capsys.readouterr().out
+    assert f"{newest} is damaged" in output
+    assert "resuming after step 3 of 12" in output
+    assert rows == whole[1]
+    np.testing.assert_array_equal(_state(model)[0], whole[0][0])
+
+
+def test_no_readable_checkpoint_is_an_error(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path, _model())
+    saved.save(1).write_bytes(b"")
+    with pytest.raises(errors.UserError, match="none of the 1 checkpoints"):
+        saved.restore()
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path, _model())
+    saved.save(1)
+    path = saved.save(2)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert saved.restore() == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    checkpoints.Checkpoints(tmp_path, _model()).save(1)
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    other.compile("sgd", loss="mse")
+    other.optimizer.build(other.trainable_variables)
+    with pytest.raises(errors.UserError, match="belongs to another model"):
+        checkpoints.Checkpoints(tmp_path, other).restore()
+
+
+def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
+    saved = checkpoints.Checkpoints(tmp_path, _model())
+    path = saved.save(1)
+    before = path.read_bytes()
+
+    def break_down(file, **arrays):
+        file.write(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(np, "savez", break_down)
+    with pytest.raises(OSError, match="no space left"):
+        saved.save(1)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bfloat16_variables_come_back(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(2, dtype="bfloat16")]
+    )
+    model.compile("sgd", loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    saved = checkpoints.Checkpoints(tmp_path, model)
+    saved.save(5)
+    before = _state(model)
+    model.layers[0].kernel.assign(tf.zeros([4, 2], tf.bfloat16))
+    assert saved.restore() == 5
+    np.testing.assert_array_equal(_state(model)[0], before[0])
+
+
+def test_a_loss_that_is_not_finite_stops_training_at_its_step(tmp_path):
+    def poisoned(start):
+        dataset = _data(start).enumerate(start)
+        return dataset.map(
+            lambda step, batch: (
+                batch[0],
+                tf.where(step == 7, math.nan, batch[1]),
+            )
+        )
+
+    with pytest.raises(errors.DivergedError, match=r"step 8: loss became nan"):
+        _fit(tmp_path, data=poisoned)
+    model = _model()
+    saved = checkpoints.Checkpoints(tmp_path / "checkpoints", model)
+    assert saved.restore() == 6
+    assert all(np.isfinite(array).all() for array in _state(model))
+
+
+def test_the_loss_that_is_not_finite_is_named():
+    callback = loop.StopOnNan(10)
+    callback.on_epoch_begin(2)
+    logs = {"loss": math.inf, "left_loss": math.inf, "right_loss": 1.0}
+    with pytest.raises(
+        errors.DivergedError, match="step 24: left_loss became inf"
+    ):
+        callback.on_train_batch_end(3, logs)
+    with pytest.raises(errors.DivergedError, match="step 30: val_loss"):
+        callback.on_epoch_end(2, {"loss": 1.0, "val_loss": math.nan})
+
+
+def test_progress_lines_are_rare(capsys):
+    lines = loop.ProgressLines()
+    lines.update(1, 9, "early")
+    lines._printed -= 60.0
+    lines.update(2, 9, "late")
+    lines.update(3, 9, "again")
+    assert capsys.readouterr().out == "    step 2/9: late\n"

@@ -1,0 +1,116 @@
+"""Values of an experiment, and how text from outside changes them."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from trainers import errors
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What every experiment has.
+
+    Attributes:
+        jit_compile: Whether XLA compiles the training step.
+    """
+
+    jit_compile: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig(Config):
+    """What every experiment has that trains a Keras model.
+
+    Attributes:
+        steps: Optimizer steps in all.
+        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
+        batch_size: Examples in a step, over all replicas.
+    """
+
+    steps: int = 1000
+    steps_per_epoch: int = 100
+    batch_size: int = 32
+
+    def __post_init__(self):
+        """Refuses values that cannot be trained with."""
+        require_positive(self, "steps", "steps_per_epoch", "batch_size")
+        if self.steps % self.steps_per_epoch:
+            raise ValueError(
+                f"steps: got {self.steps}, expected a multiple of "
+                f"steps_per_epoch ({self.steps_per_epoch}); change one of them."
+            )
+
+
+def require_positive(config: Config, *names: str) -> None:
+    """Raises a ValueError unless the named fields are above zero."""
+    for name in names:
+        value = getattr(config, name)
+        if not value > 0:
+            raise ValueError(f"{name}: got {value}, expected more than 0.")
+
+
+def override(config: Config, texts: Mapping[str, str]) -> Config:
+    """Replaces values of a config by what a user wrote.
+
+    Args:
+        config: The config to start from; it is not changed.
+        texts: The new values as text, by the name of their field.
+
+    Returns:
+        The new config.
+
+    Raises:
+        UserError: For a field that the config does not have, or a text that
+            does not fit the field.
+    """
+    fields = {field.name: field.type for field in dataclasses.fields(config)}
+    values = {}
+    for name, text in texts.items():
+        if name not in fields:
+            raise errors.UserError(
+                f"--config.{name}: unknown field; expected one of "
+                f"{', '.join(sorted(fields))}."
+            )
+        try:
+            values[name] = _parse(fields[name], text)
+        except (ValueError, KeyError):
+            raise errors.UserError(
+                f"--config.{name}: got {text!r}, expected "
+                f"{fields[name].__name__}, such as {getattr(config, name)}."
+            ) from None
+    try:
+        return dataclasses.replace(config, **values)
+    except ValueError as error:
+        raise errors.UserError(f"--config.{error}") from None
+
+
+def difference(
+    left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """Lists in which entries two nested mappings differ.
+
+    Args:
+        left: The values to show first.
+        right: The values to show second.
+        prefix: Stands before every name.
+
+    Returns:
+        A text such as `config.steps: 100 / 200` for each difference.
+    """
+    texts = []
+    for name in sorted(left.keys() | right.keys()):
+        first, second = left.get(name), right.get(name)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            texts += difference(first, second, f"{prefix}{name}.")
+        elif first != second:
+            texts.append(f"{prefix}{name}: {first} / {second}")
+    return texts
+
+
+def _parse(kind: type, text: str) -> Any:
+    if kind is bool:
+        return _BOOLEANS[text.lower()]
+    return kind(text)

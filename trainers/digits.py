@@ -1,0 +1,222 @@
+"""Two overlapped digits, one loss for each: two tasks on real scans.
+
+Each image holds two handwritten digits, one in the upper left and one in the
+lower right corner, over each other in the middle (`data/digits.py`). A small
+convolutional trunk is shared by two heads, which name one digit each. The
+paper has no such experiment; the task follows MultiMNIST (Sabour et al., 2017;
+Sener and Koltun, 2018), on scans that need no download.
+
+Every method trains with the same optimizer, batches and number of steps, and
+is measured after the last step, on pairs of scans that were not trained on.
+
+REPORT_PLACEHOLDER
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import graddrop_tf as gd
+from data import digits as digits_data
+from trainers import config as config_lib
+from trainers import experiment, loop, plots, statistics
+
+POSITIONS = ("upper_left", "lower_right")
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsConfig(config_lib.FitConfig):
+    """Values of the digits experiment.
+
+    Attributes:
+        jit_compile: Whether XLA compiles the training step.
+        steps: Optimizer steps in all.
+        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
+        batch_size: Examples in a step, over all replicas.
+        learning_rate: Of Adam, at the start; it falls to zero as a cosine.
+        canvas: Height and width of the images; scans have 8.
+        training_pairs: Size of the training set.
+        test_pairs: Size of the test set.
+        split_seed: Decides which scans are for training.
+    """
+
+    steps: int = 400
+    steps_per_epoch: int = 100
+    batch_size: int = 64
+    learning_rate: float = 6e-3
+    canvas: int = 11
+    training_pairs: int = 20_000
+    test_pairs: int = 2_000
+    split_seed: int = 0
+
+    def __post_init__(self):
+        """Refuses values that cannot be trained with."""
+        super().__post_init__()
+        config_lib.require_positive(
+            self, "learning_rate", "training_pairs", "test_pairs"
+        )
+        if not digits_data.SCAN_SIZE <= self.canvas <= 16:
+            raise ValueError(
+                f"canvas: got {self.canvas}, expected a size from 8 to 16."
+            )
+
+
+def make_trunk(canvas: int) -> keras.Model:
+    """Makes the shared part: images to activations."""
+    inputs = keras.Input((canvas, canvas, 1), name="image")
+    hidden = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(
+        inputs
+    )
+    hidden = keras.layers.MaxPooling2D()(hidden)
+    hidden = keras.layers.Conv2D(32, 3, padding="same", activation="relu")(
+        hidden
+    )
+    hidden = keras.layers.Flatten()(hidden)
+    shared = keras.layers.Dense(128, activation="relu")(hidden)
+    return keras.Model(inputs, shared, name="trunk")
+
+
+def make_heads(activations: keras.KerasTensor) -> keras.Model:
+    """Makes the two classifiers: activations to logits."""
+    inputs = keras.Input(activations.shape[1:], name="activations")
+    outputs = {}
+    for position in POSITIONS:
+        hidden = keras.layers.Dense(32, activation="relu")(inputs)
+        outputs[position] = keras.layers.Dense(
+            digits_data.NUM_CLASSES, name=position
+        )(hidden)
+    return keras.Model(inputs, outputs, name="heads")
+
+
+class Digits(experiment.FitExperiment):
+    """See the module's documentation."""
+
+    title = "two overlapped digits, one classifier for each"
+    defaults = DigitsConfig()
+    num_losses = len(POSITIONS)
+    columns = (
+        experiment.Column("error", "error %", statistics.percent),
+        experiment.Column(
+            "upper_left_error", "upper left error %", statistics.percent
+        ),
+        experiment.Column(
+            "lower_right_error", "lower right error %", statistics.percent
+        ),
+        experiment.Column("test_loss", "test loss"),
+    )
+    compared = "error"
+    compared_label = "error in percentage points"
+    compared_digits = 2
+    lower_is_better = True
+
+    def build(self, config: DigitsConfig, recipe: gd.Recipe) -> keras.Model:
+        """See the base class."""
+        trunk = make_trunk(config.canvas)
+        heads = make_heads(trunk.output)
+        model = gd.MultiLossModel(trunk, heads, recipe=recipe)
+        rate = keras.optimizers.schedules.CosineDecay(
+            config.learning_rate, config.steps
+        )
+        model.compile(
+            keras.optimizers.Adam(rate),
+            loss={
+                position: keras.losses.SparseCategoricalCrossentropy(
+                    from_logits=True
+                )
+                for position in POSITIONS
+            },
+            metrics={position: ["accuracy"] for position in POSITIONS},
+            jit_compile=config.jit_compile,
+        )
+        return model
+
+    def training_data(self, run: experiment.Run, start: int) -> tf.data.Dataset:
+        """See the base class."""
+        return digits_data.training_batches(
+            batch_size=run.config.batch_size,
+            num_pairs=run.config.training_pairs,
+            canvas=run.config.canvas,
+            split_seed=run.config.split_seed,
+            seed=run.seed,
+            start=start,
+        )
+
+    def test_data(self, run: experiment.Run) -> tf.data.Dataset:
+        """See the base class."""
+        return digits_data.test_batches(
+            batch_size=run.config.batch_size,
+            num_pairs=run.config.test_pairs,
+            canvas=run.config.canvas,
+            split_seed=run.config.split_seed,
+        )
+
+    def summarize(
+        self, rows: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """See the base class."""
+        last = rows[-1]
+        wrong = {
+            f"{position}_error": 100.0
+            - 100.0 * last[f"val_{position}_accuracy"]
+            for position in POSITIONS
+        }
+        return {
+            "error": float(np.mean(list(wrong.values()))),
+            **wrong,
+            "test_loss": last["val_loss"],
+        }
+
+    def figures(
+        self, records: Mapping[str, Sequence[experiment.Record]]
+    ) -> Sequence[experiment.Figure]:
+        """See the base class."""
+        some = next(iter(records.values()))[0]
+        config = DigitsConfig(**some.identity["config"])
+        _, test = digits_data.split_scans(config.split_seed)
+        images, labels = digits_data.draw_pairs(
+            test, 12, config.canvas, config.split_seed
+        )
+        titles = [
+            f"{first} and {second}"
+            for first, second in zip(
+                *(labels[position] for position in POSITIONS), strict=True
+            )
+        ]
+        courses = {}
+        finals = {}
+        for method, runs in records.items():
+            logs = [
+                loop.read_csv(record.directory / "metrics.csv")
+                for record in runs
+            ]
+            steps = np.array([row["step"] for row in logs[0]])
+            wrong = np.array(
+                [
+                    [self.summarize([row])["error"] for row in rows]
+                    for rows in logs
+                ]
+            )
+            courses[method] = (steps, wrong)
+            finals[method] = wrong[:, -1]
+        return [
+            experiment.Figure(
+                "digits_examples",
+                "Test images and what they hold: upper left and lower right.",
+                plots.gallery(images[..., 0], titles),
+            ),
+            experiment.Figure(
+                "digits_course",
+                "Test error during training, mean over the seeds; the bands "
+                "are one standard deviation to each side.",
+                plots.courses(courses, "step", "test error %"),
+            ),
+            experiment.Figure(
+                "digits_final",
+                "Test error after the last step: each seed (dot), mean and "
+                "standard deviation (bar). The grey band is the baseline's.",
+                plots.dots(finals, "test error %"),
+            ),
+        ]

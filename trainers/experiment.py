@@ -1,0 +1,239 @@
+"""What an experiment is.
+
+An experiment knows its data, its model and its losses. It is given a recipe
+and never asks which methods are in it.
+"""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib import figure as matplotlib_figure
+
+import graddrop_tf as gd
+from trainers import config as config_lib
+from trainers import errors, loop, statistics, strategies
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run: all that decides its numbers, and where they go.
+
+    Attributes:
+        experiment: Name of the experiment.
+        method: Canonical text of the recipe.
+        seed: Decides the weights, the order of the data and all draws.
+        config: Values of the experiment.
+        directory: Where the run keeps everything.
+        data_dir: Where prepared data sets lie; None for the default.
+        strategy: One of `strategies.NAMES`.
+        logical_cpus: How many devices to make of the CPU.
+    """
+
+    experiment: str
+    method: str
+    seed: int
+    config: config_lib.Config
+    directory: pathlib.Path
+    data_dir: str | None = None
+    strategy: str = "auto"
+    logical_cpus: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a run directory says about a run.
+
+    Attributes:
+        directory: The run directory.
+        identity: Experiment, method, seed and config, from `config.json`.
+        results: The content of `results.json`; None for an unfinished run.
+    """
+
+    directory: pathlib.Path
+    identity: Mapping[str, Any]
+    results: Mapping[str, Any] | None
+
+    @property
+    def method(self) -> str:
+        """Canonical text of the recipe."""
+        return self.identity["method"]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.identity["seed"]
+
+    @property
+    def status(self) -> str:
+        """One of `finished`, `failed` and `unfinished`."""
+        return self.results["status"] if self.results else "unfinished"
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of an experiment's table.
+
+    Attributes:
+        metric: Which samples it shows.
+        label: Its heading, with the unit.
+        show: Makes text of the samples.
+        paper: The published number, by method.
+    """
+
+    metric: str
+    label: str
+    show: Callable[[np.ndarray], str] = statistics.mean_and_deviation
+    paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A plot of the report.
+
+    Attributes:
+        name: Name of its file, without a suffix.
+        caption: A sentence or two that say what it shows.
+        drawing: The plot.
+    """
+
+    name: str
+    caption: str
+    drawing: matplotlib_figure.Figure
+
+
+class Experiment(abc.ABC):
+    """Base class of all experiments.
+
+    Attributes:
+        title: A line that says what is learned from what.
+        defaults: The config when nothing is said.
+        num_losses: How many losses share the trunk.
+        columns: The table of the report.
+        compared: The metric by which methods are set against the baseline.
+        compared_label: What to call it in a sentence.
+        compared_digits: Decimals that its differences are shown with.
+        lower_is_better: Which way it improves.
+        distributes: Whether it can use several replicas.
+        reads_data_dir: Whether it reads data sets prepared elsewhere.
+        sample: What one sample of a metric belongs to, such as "seed".
+    """
+
+    title: ClassVar[str]
+    defaults: ClassVar[config_lib.Config]
+    num_losses: ClassVar[int]
+    columns: ClassVar[Sequence[Column]]
+    compared: ClassVar[str]
+    compared_label: ClassVar[str]
+    compared_digits: ClassVar[int]
+    lower_is_better: ClassVar[bool]
+    distributes: ClassVar[bool] = False
+    reads_data_dir: ClassVar[bool] = False
+    sample: ClassVar[str]
+
+    @abc.abstractmethod
+    def check(self, run: Run, recipe: gd.Recipe) -> None:
+        """Raises an `errors.UserError` for what cannot be run."""
+
+    @abc.abstractmethod
+    def execute(
+        self, run: Run, recipe: gd.Recipe, verbosity: str
+    ) -> dict[str, float]:
+        """Carries out a run, or the rest of it.
+
+        Args:
+            run: What to do.
+            recipe: The method, parsed.
+            verbosity: One of `loop.VERBOSITIES`.
+
+        Returns:
+            The final metrics.
+
+        Raises:
+            errors.DivergedError: If a loss is no longer finite.
+        """
+
+    @abc.abstractmethod
+    def samples(self, record: Record) -> dict[str, np.ndarray]:
+        """Reads the samples `[n]` of each metric from a finished run."""
+
+    @abc.abstractmethod
+    def figures(
+        self, records: Mapping[str, Sequence[Record]]
+    ) -> Sequence[Figure]:
+        """Draws the finished runs of each method, all of one config."""
+
+
+class FitExperiment(Experiment):
+    """Base class of the experiments that train a Keras model."""
+
+    distributes = True
+    sample = "seed"
+
+    @abc.abstractmethod
+    def build(
+        self, config: config_lib.FitConfig, recipe: gd.Recipe
+    ) -> keras.Model:
+        """Makes the compiled model."""
+
+    @abc.abstractmethod
+    def training_data(self, run: Run, start: int) -> tf.data.Dataset:
+        """Makes the endless training batches from step `start` on."""
+
+    @abc.abstractmethod
+    def test_data(self, run: Run) -> tf.data.Dataset:
+        """Makes one pass over the test batches."""
+
+    @abc.abstractmethod
+    def summarize(self, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """Makes the final metrics from the logs of all epochs."""
+
+    def check(self, run: Run, recipe: gd.Recipe) -> None:
+        """See the base class."""
+        num_replicas = strategies.count_replicas(run.strategy, run.logical_cpus)
+        if run.config.batch_size % num_replicas:
+            raise errors.UserError(
+                f"--config.batch_size: got {run.config.batch_size}, expected "
+                f"a multiple of the {num_replicas} replicas; change one of "
+                "them."
+            )
+        if run.config.jit_compile and num_replicas > 1:
+            raise errors.UserError(
+                f"--config.jit_compile: XLA cannot compile the step of "
+                f"{num_replicas} replicas; use --strategy=one or "
+                "--config.jit_compile=false."
+            )
+
+    def execute(
+        self, run: Run, recipe: gd.Recipe, verbosity: str
+    ) -> dict[str, float]:
+        """See the base class."""
+        strategy = strategies.make(run.strategy, run.logical_cpus)
+        with strategy.scope():
+            try:
+                model = self.build(run.config, recipe)
+            except ValueError as error:
+                raise errors.UserError(
+                    f"{run.experiment} with {run.method}: {error}"
+                ) from error
+            model.optimizer.build(model.trainable_variables)
+        rows = loop.fit(
+            model,
+            lambda start: self.training_data(run, start),
+            self.test_data(run),
+            steps=run.config.steps,
+            steps_per_epoch=run.config.steps_per_epoch,
+            directory=run.directory,
+            verbosity=verbosity,
+        )
+        return self.summarize(rows)
+
+    def samples(self, record: Record) -> dict[str, np.ndarray]:
+        """See the base class."""
+        metrics = record.results["metrics"]
+        return {name: np.array([value]) for name, value in metrics.items()}

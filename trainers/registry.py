@@ -1,0 +1,28 @@
+"""All experiments by name."""
+
+from trainers import digits, errors, experiment, toy
+
+EXPERIMENTS: dict[str, experiment.Experiment] = {
+    "digits": digits.Digits(),
+    "toy": toy.Toy(),
+}
+
+
+def find(name: str) -> experiment.Experiment:
+    """Gives an experiment.
+
+    Args:
+        name: A key of `EXPERIMENTS`.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    if name not in EXPERIMENTS:
+        raise errors.UserError(
+            f"experiment {name!r} is unknown; expected one of "
+            f"{', '.join(EXPERIMENTS)}."
+        )
+    return EXPERIMENTS[name]
