@@ -61,6 +61,7 @@ def per_loss_gradients(
     factors: tf.Tensor,
     indices: Sequence[int] | None = None,
     after: Sequence[tf.Tensor] = (),
+    batched: bool = True,
 ) -> list[tf.Tensor]:
     """Computes `factor_i dL_i/dA`, one by one or batched.
 
@@ -72,6 +73,9 @@ def per_loss_gradients(
         factors: `[T]`.
         indices: Which losses; all by default.
         after: Tensors to wait for, so that chunks do not coexist.
+        batched: Whether the backward passes of a tensor of losses may be one.
+            A pass that sums over replicas (synchronized batch norm) is wrong
+            in a batch.
 
     Returns:
         A tensor for each index; zeros where a loss does not depend on A.
@@ -103,8 +107,8 @@ def per_loss_gradients(
             activations,
         )
 
-    if len(indices) == 1:
-        return [gradient(seeds[0])]
+    if len(indices) == 1 or not batched:
+        return [gradient(seed) for seed in tf.unstack(seeds)]
     return tf.unstack(tf.vectorized_map(gradient, seeds), num=len(indices))
 
 
@@ -138,6 +142,7 @@ def combine_gradients(
     activations,
     factors: tf.Tensor,
     chunk_size: int | None = None,
+    batched: bool = True,
 ):
     """Computes the gradient that the trunk receives.
 
@@ -148,6 +153,7 @@ def combine_gradients(
         activations: A, or a list with A_i for each loss.
         factors: `[T]`: weights times the loss scale.
         chunk_size: How many per-loss gradients may exist at once.
+        batched: As in `per_loss_gradients`.
 
     Returns:
         The gradient in the structure of `activations`, and the norms `[T]` of
@@ -170,9 +176,11 @@ def combine_gradients(
     with random.drawing(state.combiner.next_step()):
         if chunk_size is not None:
             return _stream(
-                state, tape, losses, activations, factors, chunk_size
+                state, tape, losses, activations, factors, chunk_size, batched
             )
-        gradients = per_loss_gradients(tape, losses, activations, factors)
+        gradients = per_loss_gradients(
+            tape, losses, activations, factors, batched=batched
+        )
         norms = _norms(state, gradients)
         combined = state.combiner.combine(gradients, activations)
     return combined if separate else tf.add_n(combined), norms
@@ -185,7 +193,7 @@ def _norms(state, gradients):
     return tf.sqrt(squares)
 
 
-def _stream(state, tape, losses, activations, factors, chunk_size):
+def _stream(state, tape, losses, activations, factors, chunk_size, batched):
     """Combines chunk by chunk, each after the one before."""
     count = num_losses_of(losses)
     stream = state.combiner.streaming(count, activations)
@@ -193,7 +201,7 @@ def _stream(state, tape, losses, activations, factors, chunk_size):
     for first in range(0, count, chunk_size):
         indices = range(first, min(first + chunk_size, count))
         gradients = per_loss_gradients(
-            tape, losses, activations, factors, indices, accumulators
+            tape, losses, activations, factors, indices, accumulators, batched
         )
         norms.append(_norms(state, gradients))
         accumulators = stream.add(indices, gradients)
@@ -236,7 +244,8 @@ def compute_gradients(
     In a `tf.function` the cost is one backward pass through the trunk; in
     eager mode a tape that recorded the trunk is walked for each loss.
     Under `tf.distribute` each loss is to be divided by the number of
-    replicas, as Keras' own losses are.
+    replicas, as Keras' own losses are; where the heads sum over replicas
+    (synchronized batch norm), give the losses as a list of scalars.
 
     Args:
         tape: A persistent tape that recorded trunk, heads and losses.

@@ -123,7 +123,8 @@ class MultiLossModel(keras.Model):
             weighted_metrics: As in Keras.
             run_eagerly: As in Keras.
             steps_per_execution: As in Keras.
-            jit_compile: As in Keras; not with several replicas.
+            jit_compile: As in Keras; not with several replicas, like
+                gradient accumulation.
             auto_scale_loss: As in Keras.
 
         Raises:
@@ -135,6 +136,14 @@ class MultiLossModel(keras.Model):
             raise ValueError(
                 "`jit_compile=True` works with one replica only: leave it at "
                 "'auto' under a strategy of "
+                f"{self.distribute_strategy.num_replicas_in_sync} replicas."
+            )
+        accumulate = getattr(optimizer, "gradient_accumulation_steps", None)
+        if several and accumulate and not run_eagerly:
+            raise ValueError(
+                "Keras accumulates gradients over steps with one replica "
+                f"only. Received: gradient_accumulation_steps={accumulate} "
+                "under a strategy of "
                 f"{self.distribute_strategy.num_replicas_in_sync} replicas."
             )
         if isinstance(loss, losses.VectorLoss) and loss_weights is not None:
@@ -161,6 +170,11 @@ class MultiLossModel(keras.Model):
         clipping.clip_after_reduction(
             self.optimizer, self.recipe.global_clipnorm
         )
+
+    def compile_from_config(self, config):
+        """Compiles a loaded model as it was saved."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
 
     def _loss_names(self, loss) -> list[str]:
         """Returns the losses' names in the order of the outputs."""
@@ -219,6 +233,7 @@ class MultiLossModel(keras.Model):
     def train_step(self, data):
         """Runs one step: forward, gradients by loss, combine, update."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x = keras.tree.map_structure(_as_tensor, x)
         with penalty.GradientPenalty(
             self.recipe.gradient_penalty, x
         ) as input_penalty:
@@ -248,6 +263,7 @@ class MultiLossModel(keras.Model):
             activations,
             weights * scale,
             self.loss_chunk_size,
+            batched=not self._heads_reduce_over_replicas(),
         )
         combined = _add_unmasked(
             combined, activations_tape, heads_terms, activations, scale
@@ -297,6 +313,13 @@ class MultiLossModel(keras.Model):
             replicas.unscale_loss(total), sample_weight=_batch_size(x)
         )
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _heads_reduce_over_replicas(self) -> bool:
+        """Whether the heads' backward pass sums over replicas."""
+        return replicas.num_replicas() > 1 and any(
+            getattr(layer, "synchronized", False)
+            for layer in self.heads._flatten_layers()
+        )
 
     def _per_loss(self, y, y_pred, sample_weight):
         if self._compile_loss is None:
@@ -376,6 +399,10 @@ def _add_unmasked(combined, tape, terms, activations, scale):
         unconnected_gradients="zero",
     )
     return keras.tree.map_structure(tf.add, combined, added)
+
+
+def _as_tensor(x):
+    return x if x is None else tf.convert_to_tensor(x)
 
 
 def _batch_size(x) -> tf.Tensor:

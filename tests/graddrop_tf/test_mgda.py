@@ -18,7 +18,7 @@ from tests.cases import DTYPES, bounded
 GAP = 1e-6
 RIDGE = 1e-6
 
-compiled_mgda = tf.function(mgda_lib.mgda, reduce_retracing=True)
+compiled_mgda = tf.function(mgda_lib.mgda)
 compiled_weights = tf.function(mgda_lib.min_norm_weights)
 
 
@@ -96,7 +96,7 @@ KINDS = [
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("T", [1, 2, 3, 10, 40, 100])
+@pytest.mark.parametrize("T", [1, 2, 10, 100])
 def test_gap(T, kind, dtype):
     rng = np.random.default_rng([T, KINDS.index(kind)])
     check(families(rng, T, kind), dtype)

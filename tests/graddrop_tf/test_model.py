@@ -486,3 +486,35 @@ def test_unsynchronized_replicas_decide_alone(recipe, mirrored):
         model.fit(x, HEADS.labels(y), batch_size=16, verbose=0, shuffle=False)
         results.append(trainable(model))
     assert largest_difference(*results) > 1e-5
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_synchronized_batch_norm_in_the_heads(size, mirrored):
+    results = []
+    for count in (1, 2):
+        with mirrored(count).scope():
+            keras.utils.set_random_seed(0)
+            inputs = keras.Input([6])
+            trunk = keras.Model(inputs, dense(8, activation="tanh")(inputs))
+            shared = keras.Input([8])
+            hidden = keras.layers.BatchNormalization(synchronized=True)(shared)
+            heads = keras.Model(shared, dense(len(NAMES))(hidden))
+            model = gd.MultiLossModel(
+                trunk,
+                heads,
+                recipe=gd.Recipe.parse("graddrop(seed=1)"),
+                loss_chunk_size=size,
+            )
+            VECTOR.compile(model)
+        x, y = batch(48)
+        model.fit(x, y, batch_size=16, verbose=0, shuffle=False)
+        results.append(trainable(model))
+    assert largest_difference(*results) < 1e-5
+
+
+def test_accumulation_over_replicas_is_refused(mirrored):
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    with mirrored(2).scope():
+        model = HEADS.build("graddrop")
+        with pytest.raises(ValueError, match="one replica only"):
+            model.compile(optimizer, loss="mse")
