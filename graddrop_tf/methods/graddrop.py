@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from graddrop_tf import replicas, stacks
@@ -55,6 +54,8 @@ def _purity(positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
     total = positive + negative
     empty = tf.equal(total, 0)
     purity = positive / tf.where(empty, tf.ones_like(total), total)
+    # A negative infinity alone would give 0.
+    purity = tf.where(tf.math.is_finite(total), purity, _nan(purity))
     return tf.where(empty, tf.fill(tf.shape(total), _half(total)), purity)
 
 
@@ -146,7 +147,7 @@ def graddrop(
     if stacks.is_separate(activations):
         old, new = gradients, masked
     else:
-        old, new = [tf.add_n(gradients)], [tf.add_n(masked)]
+        old, new = [_sum_up(gradients)], [_sum_up(masked)]
     ratio = _norm_ratio(old, new, replica_sum)
     return [g * tf.cast(ratio, g.dtype) for g in masked]
 
@@ -204,6 +205,11 @@ def _nan(like: tf.Tensor) -> tf.Tensor:
     return tf.constant(float("nan"), like.dtype)
 
 
+def _sum_up(gradients) -> tf.Tensor:
+    dtype = stacks.accumulation_dtype(gradients[0].dtype)
+    return tf.add_n([tf.cast(g, dtype) for g in gradients])
+
+
 def _norm_ratio(old, new, replica_sum) -> tf.Tensor:
     squares = replica_sum(
         tf.stack(
@@ -253,16 +259,16 @@ def _check_purity_transform(transform: PurityTransform) -> None:
             "`purity_transform` must be a callable that maps purities to "
             f"[0, 1]. Received: {transform!r}."
         )
-    purity = np.linspace(0.0, 1.0, 101, dtype=np.float32)
     with tf.init_scope():
-        value = np.asarray(transform(tf.constant(purity)))
+        purity = tf.linspace(0.0, 1.0, 101)
+        value = tf.convert_to_tensor(transform(purity)).numpy()
     if value.shape != purity.shape:
         problem = f"f of shape {purity.shape} has shape {value.shape}"
-    elif not (np.all(value >= 0) and np.all(value <= 1)):
+    elif not (value.min() >= 0 and value.max() <= 1):
         problem = "f leaves [0, 1]"
-    elif np.any(np.diff(value) < -1e-6):
+    elif (value[1:] - value[:-1]).min() < -1e-6:
         problem = "f is not monotone"
-    elif np.any(np.abs(value + value[::-1] - 1) > 1e-5):
+    elif abs(value + value[::-1] - 1).max() > 1e-5:
         problem = "f(1 - p) is not 1 - f(p)"
     else:
         return
@@ -475,7 +481,8 @@ class _StreamingGradDrop(Streaming):
         for i, gradient, sign in zip(
             indices, gradients, tf.unstack(signed), strict=True
         ):
-            kept = gradient * tf.cast(1 - self._leaks[i], gradient.dtype)
+            gradient = tf.cast(gradient, signed.dtype)
+            kept = gradient * (1 - self._leaks[i])
             zeros = tf.zeros_like(kept)
             self._positive = _plus(
                 self._positive, tf.where(sign > 0, kept, zeros)
@@ -484,15 +491,16 @@ class _StreamingGradDrop(Streaming):
                 self._negative, tf.where(sign < 0, kept, zeros)
             )
             if any(self._leaks):
-                self._leaked = _plus(
-                    self._leaked,
-                    gradient * tf.cast(self._leaks[i], gradient.dtype),
-                )
+                leaked = gradient * self._leaks[i]
+                self._leaked = _plus(self._leaked, leaked)
             if layer.renormalize:
                 self._plain = _plus(self._plain, gradient)
         parts = tf.stack(_purity_parts(signed))
         self._purity_parts = _plus(self._purity_parts, parts)
-        return [self._positive, self._negative, self._purity_parts]
+        accumulators = [self._positive, self._negative, self._purity_parts]
+        return accumulators + [
+            a for a in (self._leaked, self._plain) if a is not None
+        ]
 
     def finish(self):
         layer = self._layer
@@ -511,7 +519,7 @@ class _StreamingGradDrop(Streaming):
         if layer.renormalize:
             ratio = _norm_ratio([self._plain], [total], layer.replica_sum)
             total *= tf.cast(ratio, total.dtype)
-        return total
+        return tf.cast(total, self._activations.dtype)
 
 
 def _plus(total: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:

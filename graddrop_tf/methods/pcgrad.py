@@ -53,7 +53,9 @@ def pcgrad(
     gram = tf.stop_gradient(gram)
     order = tf.cast(order, tf.int32)
     if iterative:
-        coefficients = _iterative(gram, order, tf.cast(row_order, tf.int32))
+        rounding = stacks.gram_ridge(gradients[0].dtype)
+        row_order = tf.cast(row_order, tf.int32)
+        coefficients = _iterative(gram, order, row_order, rounding)
     else:
         coefficients = _parallel(gram, order)
     return stacks.mix(gradients, coefficients)
@@ -86,14 +88,16 @@ def _parallel(gram: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     return _repeat(project, start, num_losses)[1]
 
 
-def _iterative(gram, order, row_order) -> tf.Tensor:
+def _iterative(gram, order, row_order, rounding: float) -> tf.Tensor:
     """The same, one pair at a time: h_j may have changed before."""
     num_losses = gram.shape[0]
 
     def project(position, coefficients, dots):
         i = row_order[position // num_losses]
         j = order[i, position % num_losses]
-        factor = _projection(dots[i, j], dots[j, j], tf.equal(i, j))
+        # What is left of a fully projected h_j is rounding, no direction.
+        gone = dots[j, j] <= rounding * gram[j, j]
+        factor = _projection(dots[i, j], dots[j, j], tf.equal(i, j) | gone)
         at_i = tf.one_hot(i, num_losses, dtype=gram.dtype)
         coefficients -= factor * at_i[:, None] * coefficients[j]
         dots -= factor * at_i[:, None] * dots[j]
