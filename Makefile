@@ -26,7 +26,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(RUN) -m launch.compare --experiment=toy --run_dir=$(DEMO_DIR)
+	$(RUN) -m launch.compare --experiment=toy --seeds=0 --run_dir=$(DEMO_DIR)
 	$(RUN) -m launch.compare --experiment=digits --run_dir=$(DEMO_DIR)
 
 test: $(INSTALLED)

@@ -13,7 +13,10 @@ import tensorflow as tf
 from graddrop_tf import replicas, stacks
 from graddrop_tf.combiner import Combiner
 
-_NUM_ITERATIONS = 30
+# 12 reach 1e-10 of max |g|^2 on 100 losses; see tests.
+_NUM_ITERATIONS = 16
+# Up to here an unrolled elimination is faster than a factorization.
+_FEW_LOSSES = 8
 _CONVERGED = 1e-14
 
 
@@ -49,11 +52,7 @@ def min_norm_weights(gram, ridge: float = 1e-12) -> tf.Tensor:
         mu = tf.reduce_mean(a * z)
         dual = tf.linalg.matvec(gram, a) - nu - z
         primal = tf.reduce_sum(a) - 1
-        root = tf.linalg.cholesky(gram + tf.linalg.diag(z / a))
-
-        def solve(right):
-            return tf.linalg.cholesky_solve(root, right[:, None])[:, 0]
-
+        solve = _solver(gram + tf.linalg.diag(z / a))
         response = solve(ones)
 
         def newton(complementarity):
@@ -85,6 +84,24 @@ def min_norm_weights(gram, ridge: float = 1e-12) -> tf.Tensor:
     )
     a /= tf.reduce_sum(a)
     return tf.where(finite, a, tf.constant(float("nan"), tf.float64))
+
+
+def _solver(matrix: tf.Tensor):
+    """Returns a function that solves for a right-hand side `[T]`."""
+    num_losses = matrix.shape[0]
+    if num_losses > _FEW_LOSSES:
+        root = tf.linalg.cholesky(matrix)
+        return lambda right: tf.linalg.cholesky_solve(root, right[:, None])[
+            :, 0
+        ]
+    # Gauss-Jordan; a positive definite matrix needs no pivots.
+    eye = tf.eye(num_losses, dtype=matrix.dtype)
+    both = tf.concat([matrix, eye], axis=1)
+    for i in range(num_losses):
+        row = both[i] / both[i, i]
+        both -= (both[:, i] - eye[i])[:, None] * row
+    inverse = both[:, num_losses:]
+    return lambda right: tf.reduce_sum(inverse * right, axis=1)
 
 
 def _step_length(a, d_a, z, d_z, fraction: float) -> tf.Tensor:
