@@ -42,25 +42,30 @@ def sign_purity(gradients) -> tf.Tensor:
     """
     gradients = stacks.as_list(gradients)
     dtype = stacks.accumulation_dtype(gradients[0].dtype)
+    return _purity([tf.cast(g, dtype) for g in gradients])
+
+
+def _purity(signed: list[tf.Tensor]) -> tf.Tensor:
+    return _ratio(*_purity_parts(signed))
+
+
+def _purity_parts(signed: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Positive and negative part of all G_i, each summed over the losses."""
+    zeros = tf.zeros_like(signed[0])
     # A comparison with NaN is false: both parts keep it.
-    positive = [tf.where(g < 0, tf.zeros_like(g), g) for g in gradients]
-    negative = [tf.where(g > 0, tf.zeros_like(g), -g) for g in gradients]
-    positive = tf.add_n([tf.cast(g, dtype) for g in positive])
-    negative = tf.add_n([tf.cast(g, dtype) for g in negative])
-    return _purity(positive, negative)
+    positive = tf.add_n([tf.where(g < 0, zeros, g) for g in signed])
+    negative = tf.add_n([tf.where(g > 0, zeros, -g) for g in signed])
+    return positive, negative
 
 
-def _purity(positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
+def _ratio(positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
+    """P of its parts."""
     total = positive + negative
     empty = tf.equal(total, 0)
     purity = positive / tf.where(empty, tf.ones_like(total), total)
     # A negative infinity alone would give 0.
-    purity = tf.where(tf.math.is_finite(total), purity, _nan(purity))
-    return tf.where(empty, tf.fill(tf.shape(total), _half(total)), purity)
-
-
-def _half(like: tf.Tensor) -> tf.Tensor:
-    return tf.constant(0.5, like.dtype)
+    purity = tf.where(tf.math.is_finite(total), purity, _nan(total))
+    return tf.where(empty, 0.5 * tf.ones_like(total), purity)
 
 
 def graddrop(
@@ -120,28 +125,16 @@ def graddrop(
     transform = resolve_purity_transform(k, purity_transform)
     marginalize = marginalize_batch or stacks.is_separate(activations)
     leaks = check_leak(leak, len(gradients))
-    signed = tf.stack(
-        _signed_gradients(gradients, activations, marginalize)
-    )  # G, [T, ...]
+    # A list, not a stack: each tensor fits the cache.
+    signed = _signed_gradients(gradients, activations, marginalize)  # G
     if marginalize:
         signed = replica_sum(signed)
-    positive, negative = _purity_parts(signed)
-    keep_positive, keep_negative, finite = _draw_signs(
-        _purity(positive, negative), transform, uniform
-    )
-    mask = ((signed > 0) & keep_positive) | ((signed < 0) & keep_negative)
-    leaks = tf.reshape(
-        tf.constant(leaks, signed.dtype),
-        [-1] + [1] * (signed.shape.rank - 1),
-    )
-    factors = leaks + (1 - leaks) * tf.cast(mask, signed.dtype)
-    factors = tf.unstack(
-        tf.where(finite, factors, _nan(factors)), num=len(gradients)
-    )
-    masked = [
-        g * tf.cast(factor, g.dtype)
-        for g, factor in zip(gradients, factors, strict=True)
-    ]
+    kept_sign, poison = _draw_sign(_purity(signed), transform, uniform)
+    masked = []
+    for g, G, leak in zip(gradients, signed, leaks, strict=True):
+        M = tf.cast(kept_sign * G > 0, G.dtype)
+        factor = (leak + (1 - leak) * M if leak else M) + poison
+        masked.append(g * tf.cast(factor, g.dtype))
     if not renormalize:
         return masked
     if stacks.is_separate(activations):
@@ -174,17 +167,8 @@ def _signed_gradients(gradients, activations, marginalize) -> list[tf.Tensor]:
     return [tf.reduce_sum(g, axis=0, keepdims=True) for g in signed]
 
 
-def _purity_parts(signed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Positive and negative part of stacked G, summed over the losses."""
-    zeros = tf.zeros_like(signed)
-    # A comparison with NaN is false: both parts keep it.
-    positive = tf.where(signed < 0, zeros, signed)
-    negative = tf.where(signed > 0, zeros, -signed)
-    return tf.reduce_sum(positive, axis=0), tf.reduce_sum(negative, axis=0)
-
-
-def _draw_signs(purity, transform, uniform):
-    """I[f(P) > U], I[f(P) < U], and whether P is finite (step 4)."""
+def _draw_sign(purity, transform, uniform):
+    """I[f(P) > U] - I[f(P) < U] (step 4), and NaN where P is not finite."""
     uniform = tf.cast(tf.convert_to_tensor(uniform), purity.dtype)
     if uniform.shape.rank == purity.shape.rank - 1:
         uniform = uniform[None]
@@ -194,11 +178,9 @@ def _draw_signs(purity, transform, uniform):
             f"{uniform.shape}, expected {purity.shape}."
         )
     transformed = transform(purity)
-    return (
-        transformed > uniform,
-        transformed < uniform,
-        tf.math.is_finite(purity),
-    )
+    zeros = tf.zeros_like(purity)
+    poison = tf.where(tf.math.is_finite(purity), zeros, _nan(purity))
+    return tf.sign(transformed - uniform), poison
 
 
 def _nan(like: tf.Tensor) -> tf.Tensor:
@@ -471,17 +453,13 @@ class _StreamingGradDrop(Streaming):
 
     def add(self, indices, gradients):
         layer = self._layer
-        signed = tf.stack(
-            _signed_gradients(
-                gradients, self._activations, layer.marginalize_batch
-            )
+        signed = _signed_gradients(
+            gradients, self._activations, layer.marginalize_batch
         )
         if layer.marginalize_batch:
             signed = layer.replica_sum(signed)
-        for i, gradient, sign in zip(
-            indices, gradients, tf.unstack(signed), strict=True
-        ):
-            gradient = tf.cast(gradient, signed.dtype)
+        for i, gradient, sign in zip(indices, gradients, signed, strict=True):
+            gradient = tf.cast(gradient, sign.dtype)
             kept = gradient * (1 - self._leaks[i])
             zeros = tf.zeros_like(kept)
             self._positive = _plus(
@@ -504,18 +482,18 @@ class _StreamingGradDrop(Streaming):
 
     def finish(self):
         layer = self._layer
-        keep_positive, keep_negative, finite = _draw_signs(
-            _purity(self._purity_parts[0], self._purity_parts[1]),
+        sign, poison = _draw_sign(
+            _ratio(self._purity_parts[0], self._purity_parts[1]),
             layer._transform,
             layer._uniform(self._positive, layer.marginalize_batch),
         )
         zeros = tf.zeros_like(self._positive)
-        total = tf.where(keep_positive, self._positive, zeros) + tf.where(
-            keep_negative, self._negative, zeros
+        total = tf.where(sign > 0, self._positive, zeros) + tf.where(
+            sign < 0, self._negative, zeros
         )
         if self._leaked is not None:
             total += self._leaked
-        total = tf.where(finite, total, _nan(total))
+        total += poison
         if layer.renormalize:
             ratio = _norm_ratio([self._plain], [total], layer.replica_sum)
             total *= tf.cast(ratio, total.dtype)
