@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import random, replicas, stacks
-from graddrop_tf.configuration import Configurable
+from graddrop_tf.configuration import Configurable, check_count
 
 
 class Streaming(abc.ABC):
@@ -83,15 +83,8 @@ class Combiner(Configurable, keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_losses is not None and (
-            isinstance(num_losses, bool)
-            or not isinstance(num_losses, int)
-            or num_losses < 1
-        ):
-            raise ValueError(
-                "`num_losses` must be a positive integer. Received: "
-                f"num_losses={num_losses!r}."
-            )
+        if num_losses is not None:
+            check_count("num_losses", num_losses)
         if seed is not None and (
             isinstance(seed, bool)
             or not isinstance(seed, int)
@@ -121,6 +114,22 @@ class Combiner(Configurable, keras.layers.Layer):
             T tensors of the same shapes and dtypes. Where the activations
             are shared, their sum is the gradient that the trunk receives.
         """
+
+    def combine_to_sum(
+        self, gradients: list[tf.Tensor], activations: tf.Tensor
+    ) -> tf.Tensor:
+        """Combines gradients of shared activations and sums the result.
+
+        A method that gets the sum cheaper than its T parts may say how.
+
+        Args:
+            gradients: T tensors.
+            activations: A.
+
+        Returns:
+            The sum of what `combine` returns.
+        """
+        return tf.add_n(self._checked(gradients, activations))
 
     @property
     def can_stream(self) -> bool:
@@ -208,7 +217,7 @@ class Combiner(Configurable, keras.layers.Layer):
         def shared(activations):
             def grad(*gradients):
                 with random.drawing(step):
-                    return tf.add_n(self._checked(gradients, activations))
+                    return self.combine_to_sum(list(gradients), activations)
 
             return [tf.identity(activations)] * num_losses, grad
 
@@ -351,6 +360,14 @@ class Chain(Combiner):
         for combiner in self.combiners:
             gradients = combiner._checked(gradients, activations)
         return gradients
+
+    def combine_to_sum(self, gradients, activations):
+        """See base class."""
+        if not self.combiners:
+            return tf.add_n(gradients)
+        for combiner in self.combiners[:-1]:
+            gradients = combiner._checked(gradients, activations)
+        return self.combiners[-1].combine_to_sum(gradients, activations)
 
     @property
     def can_stream(self):

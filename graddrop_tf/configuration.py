@@ -54,6 +54,18 @@ class Configuration:
         return f"{name}({listed})"
 
 
+def check_count(name: str, value) -> None:
+    """Checks that a value is a positive integer.
+
+    Raises:
+        ValueError: Where it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value!r}."
+        )
+
+
 def is_number(value, above: float | None = None) -> bool:
     """Returns whether a value is a finite real number, above a bound."""
     return (

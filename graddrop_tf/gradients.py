@@ -182,8 +182,9 @@ def combine_gradients(
             tape, losses, activations, factors, batched=batched
         )
         norms = _norms(state, gradients)
-        combined = state.combiner.combine(gradients, activations)
-    return combined if separate else tf.add_n(combined), norms
+        if separate:
+            return state.combiner.combine(gradients, activations), norms
+        return state.combiner.combine_to_sum(gradients, activations), norms
 
 
 def _norms(state, gradients):

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import clipping, gradients, losses, penalty, replicas, stacks
+from graddrop_tf.configuration import check_count
 from graddrop_tf.recipe import Recipe, RecipeState
 
 
@@ -83,11 +84,7 @@ class MultiLossModel(keras.Model):
         size = self.loss_chunk_size
         if size is None:
             return
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(
-                "`loss_chunk_size` must be a positive integer, or None. "
-                f"Received: loss_chunk_size={size!r}."
-            )
+        check_count("loss_chunk_size", size)
         if stacks.is_separate(self.trunk.output):
             raise ValueError(
                 "`loss_chunk_size` is for losses that share their "

@@ -10,7 +10,11 @@ from collections.abc import Sequence
 import keras
 
 from graddrop_tf.combiner import Chain, Combiner
-from graddrop_tf.configuration import Configuration, is_number
+from graddrop_tf.configuration import (
+    Configuration,
+    check_count,
+    is_number,
+)
 from graddrop_tf.methods import METHODS
 from graddrop_tf.weighting import Weighting
 
@@ -190,15 +194,7 @@ class RecipeState(keras.layers.Layer):
         Raises:
             ValueError: Where a method does not fit them.
         """
-        if (
-            isinstance(num_losses, bool)
-            or not isinstance(num_losses, int)
-            or num_losses < 1
-        ):
-            raise ValueError(
-                "`num_losses` must be a positive integer. Received: "
-                f"num_losses={num_losses!r}."
-            )
+        check_count("num_losses", num_losses)
         self.combiner.set_losses(num_losses, names)
         if self.weighting is not None:
             self.weighting.build(num_losses)

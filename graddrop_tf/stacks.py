@@ -8,6 +8,7 @@ products are taken of values divided by their largest magnitude.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -82,13 +83,28 @@ def accumulation_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
+def _power_of_two(value: tf.Tensor) -> tf.Tensor:
+    """Rounds down to a power of two, by which a division is exact.
+
+    Gives 1 where the value is not positive, and infinity where not finite.
+    """
+    if value.dtype == tf.float64:
+        integer, exponent = tf.int64, 0x7FF0000000000000
+    else:
+        integer, exponent = tf.int32, 0x7F800000
+    bits = tf.bitwise.bitwise_and(
+        tf.bitcast(value, integer), tf.constant(exponent, integer)
+    )
+    power = tf.bitcast(bits, value.dtype)
+    one = tf.ones_like(value)
+    return tf.where((value <= 0) | tf.equal(power, 0), one, power)
+
+
 def _scaled(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns a flat gradient with largest magnitude 1, and that factor."""
+    """Returns a flat gradient of magnitude about 1, and its factor."""
     flat = tf.reshape(gradient, [-1])
     flat = tf.cast(flat, accumulation_dtype(gradient.dtype))
-    # An empty batch has no largest magnitude.
-    scale = tf.reduce_max(tf.abs(tf.pad(flat, [[0, 1]])))
-    scale = tf.where(tf.equal(scale, 0), tf.ones_like(scale), scale)
+    scale = _power_of_two(tf.maximum(tf.reduce_max(flat), -tf.reduce_min(flat)))
     return flat / scale, tf.cast(scale, tf.float64)
 
 
@@ -113,58 +129,57 @@ def squared_norms(
     return replica_sum(tf.stack(squares))
 
 
-def gram(
-    gradients: Sequence[tf.Tensor],
-    activations,
-    replica_sum: ReplicaSum = replicas.identity,
-) -> tf.Tensor:
-    """Returns the inner products of all pairs of gradients.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Gradients of one shape as the rows of a matrix.
 
-    Gradients of different examples are orthogonal: where the losses are
-    batch separated the matrix is diagonal.
-
-    Args:
-        gradients: T tensors.
-        activations: One tensor, or a list where batch separated.
-        replica_sum: Sums a tensor over replicas.
-
-    Returns:
-        A `float64` tensor of shape `[T, T]`.
+    Attributes:
+        units: `[T, n]`, each row with a largest magnitude in [1, 2).
+        scales: `[T]` `float64`, what each row was divided by.
     """
-    if is_separate(activations):
-        return tf.linalg.diag(squared_norms(gradients, replica_sum))
-    units, scales = zip(*map(_scaled, gradients), strict=True)
-    units, scales = tf.stack(units), tf.stack(scales)
-    products = tf.matmul(units, units, transpose_b=True)
-    scaled = tf.cast(products, tf.float64) * scales[:, None] * scales[None, :]
-    return replica_sum(scaled)
+
+    units: tf.Tensor
+    scales: tf.Tensor
+
+    @classmethod
+    def of(cls, gradients: Sequence[tf.Tensor]) -> Rows:
+        """Writes gradients into a matrix."""
+        rows = tf.reshape(tf.stack(gradients), [len(gradients), -1])
+        rows = tf.cast(rows, accumulation_dtype(rows.dtype))
+        # No copy of the matrix: neither abs nor a division of its own.
+        largest = tf.maximum(
+            tf.reduce_max(rows, axis=1), -tf.reduce_min(rows, axis=1)
+        )
+        scales = _power_of_two(largest)
+        return cls(rows / scales[:, None], tf.cast(scales, tf.float64))
+
+    def gram(self, replica_sum: ReplicaSum = replicas.identity) -> tf.Tensor:
+        """Returns the inner products of all pairs, `[T, T]` `float64`."""
+        products = tf.matmul(self.units, self.units, transpose_b=True)
+        products = tf.cast(products, tf.float64)
+        return replica_sum(
+            products * self.scales[:, None] * self.scales[None, :]
+        )
+
+    def mix(self, coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        """Returns `sum_j c_ij g_j`.
+
+        Args:
+            coefficients: `[m, T]` `float64`.
+            like: One of the gradients.
+
+        Returns:
+            `[m, ...]` in the shape and dtype of `like`.
+        """
+        coefficients = tf.cast(coefficients * self.scales, self.units.dtype)
+        mixed = tf.cast(tf.matmul(coefficients, self.units), like.dtype)
+        mixed = tf.reshape(mixed, tf.concat([[-1], tf.shape(like)], axis=0))
+        return tf.ensure_shape(mixed, [coefficients.shape[0], *like.shape])
 
 
 def gram_ridge(dtype: tf.DType) -> float:
     """Returns the relative error of a Gram matrix of gradients of `dtype`."""
     return 1e-12 if dtype == tf.float64 else 1e-6
-
-
-def mix(
-    gradients: Sequence[tf.Tensor], coefficients: tf.Tensor
-) -> list[tf.Tensor]:
-    """Returns `sum_j c_ij g_j` for every i.
-
-    Args:
-        gradients: T tensors of one shape.
-        coefficients: `[T, T]`, any float dtype.
-
-    Returns:
-        T tensors in the gradients' dtype.
-    """
-    stack = tf.stack(gradients)
-    dtype = accumulation_dtype(stack.dtype)
-    flat = tf.reshape(tf.cast(stack, dtype), [len(gradients), -1])
-    mixed = tf.matmul(tf.cast(coefficients, dtype), flat)
-    return tf.unstack(
-        tf.cast(tf.reshape(mixed, tf.shape(stack)), stack.dtype),
-        num=len(gradients),
-    )
 
 
 def scale_each(

@@ -135,7 +135,11 @@ def mgda(
         >>> scaled = mgda([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
     """
     gradients = stacks.as_list(gradients)
-    gram = stacks.gram(gradients, activations, replica_sum)
+    if stacks.is_separate(activations):
+        # Gradients of different examples are orthogonal.
+        gram = tf.linalg.diag(stacks.squared_norms(gradients, replica_sum))
+    else:
+        gram = stacks.Rows.of(gradients).gram(replica_sum)
     ridge = stacks.gram_ridge(gradients[0].dtype)
     return stacks.scale_each(gradients, min_norm_weights(gram, ridge))
 
@@ -173,6 +177,14 @@ class MGDA(Combiner):
     def combine(self, gradients, activations):
         """See base class."""
         return mgda(gradients, activations, replica_sum=self.replica_sum)
+
+    def combine_to_sum(self, gradients, activations):
+        """See base class."""
+        rows = stacks.Rows.of(gradients)
+        weights = min_norm_weights(
+            rows.gram(self.replica_sum), stacks.gram_ridge(gradients[0].dtype)
+        )
+        return rows.mix(weights[None], gradients[0])[0]
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -49,16 +49,23 @@ def pcgrad(
     gradients = stacks.as_list(gradients)
     if iterative and row_order is None:
         raise ValueError("The iterative form needs `row_order`.")
-    gram = stacks.gram(gradients, gradients[0], replica_sum)
+    rows = stacks.Rows.of(gradients)
+    gram = rows.gram(replica_sum)
+    coefficients = _coefficients(
+        gram, order, row_order if iterative else None, gradients[0].dtype
+    )
+    mixed = rows.mix(coefficients, gradients[0])
+    return tf.unstack(mixed, num=len(gradients))
+
+
+def _coefficients(gram, order, row_order, dtype) -> tf.Tensor:
+    """Returns c with `h_i = sum_j c_ij g_j`; a row order: iterative."""
     gram = tf.stop_gradient(gram)
     order = tf.cast(order, tf.int32)
-    if iterative:
-        rounding = stacks.gram_ridge(gradients[0].dtype)
-        row_order = tf.cast(row_order, tf.int32)
-        coefficients = _iterative(gram, order, row_order, rounding)
-    else:
-        coefficients = _parallel(gram, order)
-    return stacks.mix(gradients, coefficients)
+    if row_order is None:
+        return _parallel(gram, order)
+    rounding = stacks.gram_ridge(dtype)
+    return _iterative(gram, order, tf.cast(row_order, tf.int32), rounding)
 
 
 def _projection(dot, square, skip) -> tf.Tensor:
@@ -151,15 +158,31 @@ class PCGrad(Combiner):
         """See base class."""
         if stacks.is_separate(activations):
             return list(gradients)
-        num_losses = len(gradients)
-        orders = random.permutations(num_losses + 1, num_losses, self.seed)
+        row_order, order = self._orders(len(gradients))
         return pcgrad(
             gradients,
-            orders[1:],
+            order,
             iterative=self.iterative,
-            row_order=orders[0],
+            row_order=row_order,
             replica_sum=self.replica_sum,
         )
+
+    def combine_to_sum(self, gradients, activations):
+        """See base class; one row of coefficients is enough."""
+        row_order, order = self._orders(len(gradients))
+        rows = stacks.Rows.of(gradients)
+        coefficients = _coefficients(
+            rows.gram(self.replica_sum),
+            order,
+            row_order if self.iterative else None,
+            gradients[0].dtype,
+        )
+        total = tf.reduce_sum(coefficients, axis=0, keepdims=True)
+        return rows.mix(total, gradients[0])[0]
+
+    def _orders(self, num_losses: int):
+        orders = random.permutations(num_losses + 1, num_losses, self.seed)
+        return orders[0], orders[1:]
 
     def get_config(self):
         """Returns the constructor's arguments."""

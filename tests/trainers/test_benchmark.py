@@ -173,4 +173,4 @@ def test_help_names_the_defaults(capsys):
     assert command.guarded(benchmark_command.main, ["--help"]) == 0
     printed = capsys.readouterr().out
     assert "layer,shared,memory,graddrop" in printed
-    assert "Default: 40." in printed
+    assert "(default: '40')" in printed
