@@ -25,9 +25,16 @@ $(INSTALLED): setup.cfg pyproject.toml
 	  || echo "No $(WAYMO) for this machine: all but the Waymo experiment works without." >&2
 	@touch $@
 
+# The toy keeps one core busy, beside the digits.
 demo: $(INSTALLED)
-	$(RUN) -m launch.compare --experiment=toy --seeds=0 --run_dir=$(DEMO_DIR)
-	$(RUN) -m launch.compare --experiment=digits --run_dir=$(DEMO_DIR)
+	@mkdir -p $(DEMO_DIR)
+	@$(RUN) -m launch.compare --experiment=toy --seeds=0 \
+	  --run_dir=$(DEMO_DIR) >$(DEMO_DIR)/toy.log 2>&1 & toy=$$!; \
+	trap 'kill $$toy' INT TERM; \
+	$(RUN) -m launch.compare --experiment=digits --run_dir=$(DEMO_DIR); \
+	digits=$$?; \
+	wait $$toy || { cat $(DEMO_DIR)/toy.log >&2; exit 1; }; \
+	exit $$digits
 
 test: $(INSTALLED)
 	$(RUN) -m pytest -n 2 --dist=worksteal

@@ -19,9 +19,9 @@ over the seeds 0, 1, 2):
 | baseline | 3.33 +- 0.16 | 0.211 +- 0.014 |
 | graddrop | 3.93 +- 0.69 | 0.247 +- 0.058 |
 | random_graddrop | 6.06 +- 1.63 | 0.378 +- 0.101 |
-| pcgrad | 3.22 +- 0.24 | 0.206 +- 0.012 |
-| mgda | 3.58 +- 0.18 | 0.243 +- 0.017 |
-| gradnorm | 3.23 +- 0.15 | 0.211 +- 0.023 |
+| pcgrad | 3.22 +- 0.24 | 0.207 +- 0.011 |
+| mgda | 3.63 +- 0.16 | 0.242 +- 0.016 |
+| gradnorm | 3.20 +- 0.13 | 0.211 +- 0.023 |
 | gradnorm+graddrop | 3.96 +- 0.73 | 0.257 +- 0.048 |
 
 With three seeds every difference from the baseline is within the noise. The

@@ -1,5 +1,6 @@
 """Tables and plots of all runs below a directory."""
 
+import collections
 import dataclasses
 import html
 import json
@@ -69,10 +70,15 @@ def write(directory: pathlib.Path) -> str:
     """
     records, missing = collect(directory)
     sections = []
-    for index, (experiment, group) in enumerate(_groups(records), start=1):
+    counts = collections.Counter()
+    for experiment, group in _groups(records):
+        # A second config of an experiment has plots of its own.
+        counts[experiment] += 1
+        count = counts[experiment]
+        suffix = f"-{count}" if count > 1 else ""
         # What was planned without a config is said once.
         notes = missing.pop(experiment, [])
-        sections.append(_section(experiment, group, notes, f"-{index}"))
+        sections.append(_section(experiment, group, notes, suffix))
     images = {
         figure.name: plots.png(figure.drawing)
         for section in sections

@@ -27,8 +27,8 @@ gives, on two CPU cores (mean and standard deviation over the 200 starts):
 
 PCGrad and MGDA stay where two losses disagree in sign: in one dimension such a
 point leaves them no direction. Random GradDrop reaches the global minimum from
-more starts than GradDrop. A method takes 2 to 12 seconds; only MGDA, with a
-small optimisation in each step, takes longer.
+more starts than GradDrop. A method takes 1 to 20 seconds; the longest is MGDA,
+with a small optimisation in each step.
 """
 
 import dataclasses

@@ -47,9 +47,9 @@ def test_files(root):
     text = report.write(root)
     names = sorted(path.name for path in (root / "plots").iterdir())
     assert names == [
-        "digits_course-1.png",
-        "digits_examples-1.png",
-        "digits_final-1.png",
+        "digits_course.png",
+        "digits_examples.png",
+        "digits_final.png",
     ]
     for path in (root / "plots").iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
