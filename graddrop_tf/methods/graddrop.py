@@ -50,17 +50,16 @@ def _purity(signed: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _purity_parts(signed: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Positive and negative part of all G_i, each summed over the losses."""
-    zeros = tf.zeros_like(signed[0])
-    # A comparison with NaN is false: both parts keep it.
-    positive = tf.add_n([tf.where(g < 0, zeros, g) for g in signed])
-    negative = tf.add_n([tf.where(g > 0, zeros, -g) for g in signed])
-    return positive, negative
+    """Sums of the positive parts and of the magnitudes of all G_i.
+
+    Both run in one order: they are equal where all losses agree.
+    """
+    positive = tf.add_n([tf.nn.relu(g) for g in signed])
+    return positive, tf.add_n([tf.abs(g) for g in signed])
 
 
-def _ratio(positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
+def _ratio(positive: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     """P of its parts."""
-    total = positive + negative
     empty = tf.equal(total, 0)
     purity = positive / tf.where(empty, tf.ones_like(total), total)
     # A negative infinity alone would give 0.
