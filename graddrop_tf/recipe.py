@@ -118,14 +118,22 @@ class Recipe:
             arguments[key] = value
         return cls(combiners=combiners, **arguments)
 
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """Names of the weighting and the combiners, as `parse` reads them."""
+        names = {make: name for name, make in METHODS.items()}
+        return tuple(
+            names.get(term.make, term.make.__name__) for term in self._terms()
+        )
+
+    def _terms(self) -> list[Configuration]:
+        weighting = [] if self.weighting is None else [self.weighting]
+        return [*weighting, *self.combiners]
+
     def __str__(self) -> str:
         """Returns text that `parse` reads."""
-        terms = []
-        if self.weighting is not None:
-            terms.append(self.weighting)
-        terms.extend(self.combiners)
-        names = {make: name for name, make in METHODS.items()}
-        text = [t.describe(names.get(t.make, t.make.__name__)) for t in terms]
+        pairs = zip(self._terms(), self.method_names, strict=True)
+        text = [term.describe(name) for term, name in pairs]
         if self.global_clipnorm is not None:
             text.append(f"clip({self.global_clipnorm!r})")
         if self.gradient_penalty:

@@ -7,6 +7,7 @@ a damaged file.
 """
 
 import pathlib
+import shutil
 import zipfile
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from trainers import errors, files
 
+_BEST = "best.npz"
 _KEPT = 2
 _DAMAGE = (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError)
 
@@ -41,7 +43,7 @@ class Checkpoints:
         Returns:
             The file.
         """
-        path = self._directory / f"step-{step:09d}.npz"
+        path = self._path(step)
         arrays = {
             f"{index:05d}": keras.ops.convert_to_numpy(variable)
             for index, variable in enumerate(self._variables)
@@ -51,6 +53,34 @@ class Checkpoints:
         for old in self._newest_first()[_KEPT:]:
             old.unlink()
         return path
+
+    def keep_as_best(self, step: int) -> None:
+        """Keeps a copy of what was saved after `step` steps, for good."""
+        with (
+            open(self._path(step), "rb") as saved,
+            files.replacing(self._directory / _BEST) as best,
+        ):
+            shutil.copyfileobj(saved, best)
+
+    def restore_best(self) -> int:
+        """Loads the checkpoint kept as the best.
+
+        Returns:
+            How many steps were taken up to there.
+
+        Raises:
+            UserError: If it cannot be read or belongs to another model.
+        """
+        path = self._directory / _BEST
+        try:
+            step, names, arrays = _read(path)
+        except _DAMAGE as error:
+            raise errors.UserError(
+                f"{path} cannot be read ({error}); remove the run directory "
+                "to start again."
+            ) from None
+        self._assign(path, names, arrays)
+        return step
 
     def restore(self) -> int:
         """Loads the newest checkpoint that is whole.
@@ -65,12 +95,7 @@ class Checkpoints:
         paths = self._newest_first()
         for path in paths:
             try:
-                with np.load(path) as archive:
-                    step = int(archive["step"])
-                    names = archive["paths"].tolist()
-                    arrays = [
-                        archive[f"{index:05d}"] for index in range(len(names))
-                    ]
+                step, names, arrays = _read(path)
             except _DAMAGE as error:
                 print(f"{path} is damaged ({error}); trying the one before.")
                 continue
@@ -106,5 +131,16 @@ class Checkpoints:
             for variable in self._variables
         ]
 
+    def _path(self, step: int) -> pathlib.Path:
+        return self._directory / f"step-{step:09d}.npz"
+
     def _newest_first(self) -> list[pathlib.Path]:
         return sorted(self._directory.glob("step-*.npz"), reverse=True)
+
+
+def _read(path: pathlib.Path) -> tuple[int, list[str], list[np.ndarray]]:
+    """Reads a checkpoint: its step, names and values of the variables."""
+    with np.load(path) as archive:
+        names = archive["paths"].tolist()
+        arrays = [archive[f"{index:05d}"] for index in range(len(names))]
+        return int(archive["step"]), names, arrays

@@ -130,8 +130,9 @@ class Digits(experiment.FitExperiment):
     compared_digits = 2
     lower_is_better = True
 
-    def build(self, config: DigitsConfig, recipe: gd.Recipe) -> keras.Model:
+    def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
         """See the base class."""
+        config = run.config
         trunk = make_trunk(config.canvas)
         heads = make_heads(trunk.output)
         model = gd.MultiLossModel(trunk, heads, recipe=recipe)

@@ -113,7 +113,7 @@ class Experiment(abc.ABC):
     Attributes:
         title: A line that says what is learned from what.
         defaults: The config when nothing is said.
-        num_losses: How many losses share the trunk.
+        num_losses: How many losses share the trunk; see `count_losses`.
         columns: The table of the report.
         compared: The metric by which methods are set against the baseline.
         compared_label: What to call it in a sentence.
@@ -135,6 +135,14 @@ class Experiment(abc.ABC):
     distributes: ClassVar[bool] = False
     reads_data_dir: ClassVar[bool] = False
     sample: ClassVar[str]
+
+    def is_published(self, config: Mapping[str, Any]) -> bool:
+        """Whether the paper's numbers are of the data of this config."""
+        return True
+
+    def count_losses(self, run: Run) -> int:
+        """Counts the losses of a run, where its data decide how many."""
+        return self.num_losses
 
     @abc.abstractmethod
     def check(self, run: Run, recipe: gd.Recipe) -> None:
@@ -170,15 +178,19 @@ class Experiment(abc.ABC):
 
 
 class FitExperiment(Experiment):
-    """Base class of the experiments that train a Keras model."""
+    """Base class of the experiments that train a Keras model.
+
+    Attributes:
+        watched: The logged metric of which the lowest value marks the best
+            step, whose checkpoint is kept; None keeps none.
+    """
 
     distributes = True
     sample = "seed"
+    watched: ClassVar[str | None] = None
 
     @abc.abstractmethod
-    def build(
-        self, config: config_lib.FitConfig, recipe: gd.Recipe
-    ) -> keras.Model:
+    def build(self, run: Run, recipe: gd.Recipe) -> keras.Model:
         """Makes the compiled model."""
 
     @abc.abstractmethod
@@ -192,6 +204,31 @@ class FitExperiment(Experiment):
     @abc.abstractmethod
     def summarize(self, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """Makes the final metrics from the logs of all epochs."""
+
+    def callbacks(
+        self, run: Run, model: keras.Model
+    ) -> Sequence[keras.callbacks.Callback]:
+        """Makes what else is to happen during training."""
+        return []
+
+    def conclude(self, run: Run, model: keras.Model) -> dict[str, float]:
+        """Finds out what else is to be known of the trained model.
+
+        Args:
+            run: What was done.
+            model: With the weights of the best step, where one is kept.
+
+        Returns:
+            Further final metrics.
+        """
+        return {}
+
+    def check_data(self, run: Run) -> None:
+        """Looks for damage in the data, after reading failed.
+
+        Raises:
+            prepared.DataError: Naming the file and the record.
+        """
 
     def check(self, run: Run, recipe: gd.Recipe) -> None:
         """See the base class."""
@@ -216,22 +253,28 @@ class FitExperiment(Experiment):
         strategy = strategies.make(run.strategy, run.logical_cpus)
         with strategy.scope():
             try:
-                model = self.build(run.config, recipe)
+                model = self.build(run, recipe)
             except ValueError as error:
                 raise errors.UserError(
                     f"{run.experiment} with {run.method}: {error}"
                 ) from error
             model.optimizer.build(model.trainable_variables)
-        rows = loop.fit(
-            model,
-            lambda start: self.training_data(run, start),
-            self.test_data(run),
-            steps=run.config.steps,
-            steps_per_epoch=run.config.steps_per_epoch,
-            directory=run.directory,
-            verbosity=verbosity,
-        )
-        return self.summarize(rows)
+        try:
+            rows = loop.fit(
+                model,
+                lambda start: self.training_data(run, start),
+                self.test_data(run),
+                steps=run.config.steps,
+                steps_per_epoch=run.config.steps_per_epoch,
+                directory=run.directory,
+                verbosity=verbosity,
+                watched=self.watched,
+                callbacks=self.callbacks(run, model),
+            )
+        except tf.errors.OpError:
+            self.check_data(run)
+            raise
+        return {**self.summarize(rows), **self.conclude(run, model)}
 
     def samples(self, record: Record) -> dict[str, np.ndarray]:
         """See the base class."""

@@ -6,7 +6,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ from trainers import checkpoints, errors, files
 
 VERBOSITIES = ("bar", "lines")
 _SECONDS_BETWEEN_LINES = 10.0
+_SHOWN = 8
 
 
 class ProgressLines:
@@ -129,6 +130,65 @@ class SaveEpoch(keras.callbacks.Callback):
         self._saved.save((epoch + 1) * self._steps_per_epoch)
 
 
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the checkpoint of the epoch with the lowest value of a metric."""
+
+    def __init__(
+        self, saved: checkpoints.Checkpoints, log: CsvLog, watched: str
+    ):
+        """Makes the callback.
+
+        Args:
+            saved: The checkpoints of the run.
+            log: The log of all epochs.
+            watched: The metric.
+        """
+        super().__init__()
+        self._saved = saved
+        self._log = log
+        self._watched = watched
+
+    def on_train_begin(self, logs=None):
+        """Makes up for a process that died before it kept the best."""
+        self._keep()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the last checkpoint if it is the best."""
+        self._keep()
+
+    def _keep(self) -> None:
+        rows = self._log.rows
+        if rows and min(rows, key=lambda row: row[self._watched]) is rows[-1]:
+            self._saved.keep_as_best(rows[-1]["step"])
+
+
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar, which leaves out single losses if many."""
+
+    def set_params(self, params):
+        """Shows the bar although `fit` is told to print nothing."""
+        super().set_params({**params, "verbose": 1})
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Moves on."""
+        super().on_train_batch_end(batch, _brief(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Ends a line."""
+        super().on_epoch_end(epoch, _brief(logs))
+
+
+def _brief(logs: Mapping[str, float]) -> dict[str, float]:
+    if len(logs) <= _SHOWN:
+        return dict(logs)
+    return {
+        name: value
+        for name, value in logs.items()
+        if name in ("loss", "val_loss")
+        or not (name.endswith("_loss") or "/" in name)
+    }
+
+
 class PrintEpochs(keras.callbacks.Callback):
     """Prints the losses of an epoch, every few seconds."""
 
@@ -174,6 +234,8 @@ def fit(
     steps_per_epoch: int,
     directory: pathlib.Path,
     verbosity: str,
+    watched: str | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> list[dict[str, Any]]:
     """Trains a model from its last checkpoint, if any, to the end.
 
@@ -189,6 +251,11 @@ def fit(
         directory: Takes `metrics.csv`, `checkpoints` and `tensorboard`.
         verbosity: `bar` for Keras' progress bar, on a terminal; `lines` for
             a line every few seconds.
+        watched: The logged metric of which the lowest value marks the best
+            step; the model ends with the weights of that step. None for
+            those of the last one.
+        callbacks: What else is to happen; what they add to the logs of an
+            epoch is logged.
 
     Returns:
         The logs of every epoch, with the step.
@@ -206,14 +273,18 @@ def fit(
     show_bar = verbosity == "bar" and sys.stdout.isatty()
     callbacks = [
         StopOnNan(steps_per_epoch),
+        *callbacks,
         log,
         keras.callbacks.TensorBoard(
             directory / "tensorboard", write_graph=False
         ),
         SaveEpoch(saved, steps_per_epoch),
     ]
-    if not show_bar:
-        callbacks.append(PrintEpochs(steps_per_epoch))
+    if watched is not None:
+        callbacks.append(KeepBest(saved, log, watched))
+    callbacks.append(
+        ProgressBar() if show_bar else PrintEpochs(steps_per_epoch)
+    )
     model.fit(
         training_data(start),
         validation_data=test_data,
@@ -222,6 +293,8 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         callbacks=callbacks,
         shuffle=False,
-        verbose=1 if show_bar else 0,
+        verbose=0,
     )
+    if watched is not None:
+        saved.restore_best()
     return log.rows

@@ -1,8 +1,9 @@
 """All experiments by name."""
 
-from trainers import digits, errors, experiment, toy
+from trainers import celeba, digits, errors, experiment, toy
 
 EXPERIMENTS: dict[str, experiment.Experiment] = {
+    "celeba": celeba.Celeba(),
     "digits": digits.Digits(),
     "toy": toy.Toy(),
 }

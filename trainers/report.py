@@ -165,7 +165,8 @@ def _section(
     samples = {
         method: _by_key(experiment, group) for method, group in finished.items()
     }
-    tables = [_results(experiment, finished, samples)]
+    paper = experiment.is_published(records[0].identity["config"])
+    tables = [_results(experiment, finished, samples, paper)]
     if _BASELINE in finished and len(finished) > 1:
         tables.append(_differences(experiment, samples))
         notes.append(_caution(experiment, samples))
@@ -229,11 +230,12 @@ def _results(
     experiment: experiment_lib.Experiment,
     finished: Mapping[str, Sequence[experiment_lib.Record]],
     samples: Mapping[str, Mapping[str, Mapping]],
+    with_paper: bool,
 ) -> Table:
     heading = ["method"]
     for column in experiment.columns:
         heading.append(column.label)
-        if column.paper:
+        if with_paper and column.paper:
             heading.append(f"{column.label} (paper)")
     rows = []
     for method, metrics in samples.items():
@@ -242,7 +244,7 @@ def _results(
             row.append(
                 column.show(np.array([*metrics[column.metric].values()]))
             )
-            if column.paper:
+            if with_paper and column.paper:
                 published = column.paper.get(method)
                 row.append("" if published is None else f"{published:g}")
         count = len(metrics[experiment.compared])

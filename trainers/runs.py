@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
+from data import prepared
 from trainers import config as config_lib
 from trainers import errors, files, registry, strategies
 from trainers import experiment as experiment_lib
@@ -67,12 +68,16 @@ def check(run: experiment_lib.Run) -> gd.Recipe:
             "data from there; leave it out."
         )
     try:
-        recipe.build(experiment.num_losses)
+        count = experiment.count_losses(run)
+        experiment.check(run, recipe)
+    except prepared.DataError as error:
+        raise errors.UserError(str(error)) from None
+    try:
+        recipe.build(count)
     except ValueError as error:
         raise errors.UserError(
             f"{run.experiment} with {run.method}: {error}"
         ) from None
-    experiment.check(run, recipe)
     read(run.directory, run)
     return recipe
 
@@ -144,6 +149,8 @@ def execute(run: experiment_lib.Run, verbosity: str) -> experiment_lib.Record:
         )
     except errors.DivergedError as error:
         outcome |= {"status": "failed", "reason": str(error)}
+    except prepared.DataError as error:
+        raise errors.UserError(str(error)) from None
     results = {
         **outcome,
         **_identity(run),

@@ -81,6 +81,11 @@ def percent(samples: np.ndarray) -> str:
     return mean_and_deviation(samples, 2)
 
 
+def whole(samples: np.ndarray) -> str:
+    """Writes mean and standard deviation of whole numbers."""
+    return mean_and_deviation(samples, 0)
+
+
 def median(samples: np.ndarray) -> str:
     """Writes the median."""
     return f"{np.median(samples):.3f}"

@@ -127,3 +127,11 @@ def test_build_needs_a_number_of_losses(num_losses):
 def test_build_checks_leaks():
     with pytest.raises(ValueError, match="2 leaks for 3 losses"):
         gd.Recipe.parse("graddrop(leak=[1, 0])").build(3)
+
+
+def test_method_names_are_those_of_the_text_in_order():
+    recipe = gd.Recipe.parse(
+        "mgda+clip(1.0)+graddrop(k=0.5)+gradnorm+penalty(0.1)"
+    )
+    assert recipe.method_names == ("gradnorm", "mgda", "graddrop")
+    assert gd.Recipe().method_names == ()

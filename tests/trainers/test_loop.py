@@ -218,3 +218,75 @@ def test_progress_lines_are_rare(capsys):
     lines.update(2, 9, "late")
     lines.update(3, 9, "again")
     assert capsys.readouterr().out == "    step 2/9: late\n"
+
+
+class _Scores(keras.callbacks.Callback):
+    """Logs a score for each epoch, of which the second is the best."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["score"] = [3.0, 1.0, 2.0, 1.0][epoch]
+
+
+def _fit_watched(directory, **changes):
+    options = {"steps": _STEPS, "watched": "score", "callbacks": [_Scores()]}
+    model = _model()
+    rows = loop.fit(
+        model,
+        _data,
+        _examples().batch(8),
+        steps_per_epoch=_EPOCH,
+        directory=directory,
+        verbosity="lines",
+        **{**options, **changes},
+    )
+    return model, rows
+
+
+def test_the_model_ends_with_the_weights_of_the_best_step(tmp_path):
+    shorter, _ = _fit_watched(tmp_path / "shorter", steps=2 * _EPOCH)
+    model, rows = _fit_watched(tmp_path / "whole")
+    assert [row["score"] for row in rows] == [3.0, 1.0, 2.0, 1.0]
+    for got, expected in zip(_state(model), _state(shorter), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_the_best_is_kept_by_a_process_that_died_before_it_could(
+    tmp_path, monkeypatch
+):
+    def fatal(self, step):
+        if step == 2 * _EPOCH:
+            raise _KilledError
+        original(self, step)
+
+    original = checkpoints.Checkpoints.keep_as_best
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "keep_as_best", fatal)
+        with pytest.raises(_KilledError):
+            _fit_watched(tmp_path)
+    _fit_watched(tmp_path)
+    with np.load(tmp_path / "checkpoints" / "best.npz") as best:
+        assert best["step"] == 2 * _EPOCH
+
+
+def test_a_damaged_best_checkpoint_is_said_in_one_line(tmp_path):
+    (tmp_path / "best.npz").write_bytes(b"nothing")
+    saved = checkpoints.Checkpoints(tmp_path, _model())
+    with pytest.raises(errors.UserError, match="best.npz cannot be read"):
+        saved.restore_best()
+
+
+def test_the_bar_leaves_out_losses_if_there_are_many(capsys):
+    logs = {"loss": 1.0, "max_f1": 0.5, "val_loss": 3.0}
+    many = {f"attribute_{index}_loss": 2.0 for index in range(8)}
+    for shown in (logs, {**logs, **many}):
+        bar = loop.ProgressBar()
+        bar.set_params({"verbose": 0, "epochs": 1, "steps": 2})
+        bar.on_epoch_begin(0)
+        bar.on_train_batch_end(0, shown)
+        bar.on_epoch_end(0, shown)
+        text = capsys.readouterr().out
+        assert "max_f1" in text and "val_loss" in text and "2/2" in text
+        assert "attribute" not in text
+    bar.on_epoch_begin(0)
+    bar.on_epoch_end(0, {"head_loss": 2.0})
+    assert "head_loss" in capsys.readouterr().out

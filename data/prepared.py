@@ -1,0 +1,212 @@
+"""Data sets as TensorFlow Datasets prepares them: opened, read and checked."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data import streams
+
+_DEFAULT_DIRECTORY = "~/tensorflow_datasets"
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_FILES_AT_ONCE = 8
+
+
+class DataError(ValueError):
+    """A data set cannot be used as asked; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+    """A data set on disk.
+
+    Attributes:
+        name: Its name, with the config after a slash if it has one.
+        builder: What TensorFlow Datasets knows of it.
+    """
+
+    name: str
+    builder: tfds.core.DatasetBuilder
+
+    @property
+    def features(self) -> tfds.features.FeaturesDict:
+        """The schema of an example."""
+        return self.builder.info.features
+
+    def num_examples(self, split: str) -> int:
+        """Counts the examples of a split, such as `train[:80%]`.
+
+        Raises:
+            DataError: If there is no such split, or nothing in it.
+        """
+        return sum(part.take for part in self._parts(split))
+
+    def records(
+        self, split: str, seed: tf.Tensor | None = None
+    ) -> tf.data.Dataset:
+        """Reads the records of a split, once.
+
+        Args:
+            split: Such as `train` or `train[:80%]`.
+            seed: Decides the order of the files, `[2]`; theirs by default.
+
+        Returns:
+            Serialized examples, for `parse`.
+
+        Raises:
+            DataError: If there is no such split.
+        """
+        parts = self._parts(split)
+        columns = (
+            tf.constant([str(part.filename) for part in parts]),
+            tf.constant([part.skip for part in parts], tf.int64),
+            tf.constant([part.take for part in parts], tf.int64),
+        )
+        if seed is not None:
+            order = streams.permutation(len(parts), seed)
+            columns = tuple(tf.gather(column, order) for column in columns)
+        files = tf.data.Dataset.from_tensor_slices(columns)
+        records = files.interleave(
+            lambda name, skip, take: (
+                tf.data.TFRecordDataset(name).skip(skip).take(take)
+            ),
+            cycle_length=min(len(parts), _FILES_AT_ONCE),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        # A file that was cut between two records would go unnoticed.
+        return records.apply(
+            tf.data.experimental.assert_cardinality(
+                sum(part.take for part in parts)
+            )
+        )
+
+    def parse(
+        self,
+        record: tf.Tensor,
+        decoders: Mapping[str, tfds.decode.Decoder] | None = None,
+    ) -> dict[str, Any]:
+        """Decodes a serialized example.
+
+        Args:
+            record: A scalar string.
+            decoders: As in `tfds.load`.
+
+        Returns:
+            The features by name.
+        """
+        return self.features.deserialize_example(record, decoders=decoders)
+
+    def check(self, split: str) -> None:
+        """Reads a split from end to end and decodes every example.
+
+        Raises:
+            DataError: Naming the first file and record that are damaged.
+        """
+        for part in self._parts(split):
+            count = 0
+            try:
+                for record in tf.data.TFRecordDataset(str(part.filename)):
+                    self.parse(record)
+                    count += 1
+            except tf.errors.OpError as error:
+                raise DataError(
+                    f"{part.filename}: record {count} cannot be read "
+                    f"({_first_line(error)}); prepare {self.name} again."
+                ) from None
+            if count != part.examples_in_shard:
+                raise DataError(
+                    f"{part.filename}: got {count} records, expected "
+                    f"{part.examples_in_shard}; prepare {self.name} again."
+                )
+
+    def _parts(
+        self, split: str
+    ) -> list[tfds.core.utils.shard_utils.FileInstruction]:
+        splits = self.builder.info.splits
+        try:
+            parts = splits[split].file_instructions
+        except (KeyError, ValueError, AssertionError):
+            raise DataError(
+                f"{self.name}: there is no split {split!r}, expected one of "
+                f"{', '.join(sorted(splits))}, or a part as in train[:80%]."
+            ) from None
+        if not sum(part.take for part in parts):
+            raise DataError(
+                f"{self.name}: the split {split!r} holds no examples."
+            )
+        for part in parts:
+            if not tf.io.gfile.exists(str(part.filename)):
+                raise DataError(
+                    f"{part.filename} is missing; prepare {self.name} again."
+                )
+        return parts
+
+
+def open_set(name: str, data_dir: str | None = None) -> PreparedSet:
+    """Opens a data set, which is downloaded and prepared if it is not there.
+
+    Args:
+        name: As TensorFlow Datasets has it: `celeb_a`, or with a config
+            `imagenet_resized/32x32`.
+        data_dir: Where prepared data sets lie; `~/tensorflow_datasets` by
+            default.
+
+    Returns:
+        The data set; of several versions the newest.
+
+    Raises:
+        DataError: If it is neither there nor to be had.
+    """
+    root = pathlib.Path(data_dir or _DEFAULT_DIRECTORY).expanduser()
+    directory = root / name
+    try:
+        versions = [
+            path
+            for path in directory.glob("*")
+            if _VERSION.fullmatch(path.name)
+            and (path / "dataset_info.json").exists()
+        ]
+    except OSError as error:
+        raise DataError(
+            f"{directory} cannot be read ({error.strerror}); give another "
+            "data directory, or the right to read this one."
+        ) from None
+    if versions:
+        newest = max(versions, key=_version)
+        try:
+            return PreparedSet(name, tfds.builder_from_directory(newest))
+        except Exception as error:
+            raise DataError(
+                f"{newest} holds no data set that can be read "
+                f"({_first_line(error)}); prepare {name} again."
+            ) from None
+    return PreparedSet(name, _prepare(name, root))
+
+
+def _prepare(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
+    try:
+        builder = tfds.builder(name, data_dir=root)
+        builder.download_and_prepare()
+    except Exception as error:
+        # Downloading fails in as many ways as there are hosts.
+        raise DataError(
+            f"{name} is not prepared in {root} and could not be downloaded "
+            f"({type(error).__name__}: {_first_line(error)}); give the data "
+            "directory of a prepared copy, or prepare it where there is a "
+            "network with `tfds build`."
+        ) from None
+    return builder
+
+
+def _version(path: pathlib.Path) -> tuple[int, ...]:
+    return tuple(map(int, path.name.split(".")))
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,105 @@
+"""Endless streams that can be taken up at any step, by any number of workers.
+
+The stream is a function of the seed: the records of step `n` are the same
+whether or not those before were read in the same process, and however many
+workers share a batch. What it keeps and does does not grow with the step
+count.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The part of every batch that a worker reads.
+
+    Attributes:
+        index: Which worker, from 0 on.
+        count: How many workers there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self):
+        """Refuses a worker that is not among them."""
+        if not 0 <= self.index < self.count:
+            raise ValueError(
+                f"Worker {self.index} is not one of {self.count}; expected "
+                "an index from 0 on, below the count."
+            )
+
+    def batch_size(self, total: int) -> int:
+        """Returns the worker's share of a batch of `total` examples.
+
+        Raises:
+            ValueError: If it cannot be shared evenly.
+        """
+        if total % self.count:
+            raise ValueError(
+                f"A batch of {total} cannot be shared by {self.count} "
+                "workers; expected a multiple."
+            )
+        return total // self.count
+
+
+def endless(
+    epoch: Callable[[tf.Tensor], tf.data.Dataset],
+    num_examples: int,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    shuffle_buffer: int,
+    shard: Shard | None = None,
+) -> tf.data.Dataset:
+    """Makes the endless stream of a worker's training records.
+
+    In every epoch each record comes once, in another order: that of the files,
+    shuffled in blocks.
+
+    Args:
+        epoch: Reads all records once; takes a seed `[2]` for what it shuffles
+            itself, such as the order of files.
+        num_examples: How many these are.
+        batch_size: Records in a step, over all workers.
+        seed: Decides the order.
+        start: How many steps to leave out.
+        shuffle_buffer: Records in a block; two of them are in memory.
+        shard: Which worker's records; all by default.
+
+    Returns:
+        The records one by one: decode them, then batch them by
+        `shard.batch_size(batch_size)`.
+    """
+    first_epoch, offset = divmod(start * batch_size, num_examples)
+
+    def read(index: tf.Tensor) -> tf.data.Dataset:
+        seeds = tf.random.experimental.stateless_split([seed, index], 2)
+        blocks = epoch(seeds[0]).batch(shuffle_buffer).prefetch(1).enumerate()
+        return blocks.map(
+            lambda number, block: tf.gather(
+                block,
+                permutation(
+                    tf.shape(block)[0],
+                    tf.random.experimental.stateless_fold_in(seeds[1], number),
+                ),
+            )
+        ).unbatch()
+
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    stream = epochs.flat_map(read).skip(offset)
+    if shard is None or shard.count == 1:
+        return stream
+    share = shard.batch_size(batch_size)
+    first = shard.index * share
+    batches = stream.batch(batch_size, drop_remainder=True)
+    return batches.map(lambda batch: batch[first : first + share]).unbatch()
+
+
+def permutation(count: tf.Tensor | int, seed: tf.Tensor) -> tf.Tensor:
+    """Draws an order of `count` things, a function of the seed `[2]` alone."""
+    return tf.argsort(tf.random.stateless_uniform([count], seed), stable=True)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data import streams
+
+_COUNT = 10
+
+
+def _endless(**options):
+    return streams.endless(
+        lambda seed: tf.data.Dataset.range(_COUNT),
+        _COUNT,
+        **{"batch_size": 4, "seed": 3, "shuffle_buffer": 100, **options},
+    )
+
+
+def _take(stream, count):
+    return [int(value) for value in stream.take(count)]
+
+
+def test_every_epoch_has_each_record_once_in_another_order():
+    values = _take(_endless(), 5 * _COUNT)
+    epochs = [tuple(values[i : i + _COUNT]) for i in range(0, 50, _COUNT)]
+    assert all(sorted(epoch) == list(range(_COUNT)) for epoch in epochs)
+    assert len({*epochs, tuple(range(_COUNT))}) == 6
+    assert _take(_endless(seed=4), _COUNT) != values[:_COUNT]
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 5, 11])
+def test_taken_up_at_any_step_it_goes_on_as_it_would_have(start):
+    whole = _take(_endless(), 4 * (start + 5))
+    assert _take(_endless(start=start), 20) == whole[4 * start :]
+
+
+def test_the_order_does_not_depend_on_what_was_drawn_elsewhere():
+    expected = _take(_endless(), 20)
+    tf.random.set_seed(99)
+    assert _take(_endless(), 20) == expected
+
+
+def test_two_workers_share_each_batch_of_one():
+    whole = _take(_endless(start=1), 24)
+    parts = [
+        _take(_endless(start=1, shard=streams.Shard(index, 2)), 12)
+        for index in range(2)
+    ]
+    for step in range(6):
+        shared = [part[2 * step : 2 * step + 2] for part in parts]
+        assert shared[0] + shared[1] == whole[4 * step : 4 * step + 4]
+
+
+def test_records_are_shuffled_in_blocks():
+    values = np.array(_take(_endless(shuffle_buffer=5), _COUNT))
+    assert set(values[:5]) == set(range(5))
+    assert list(values) != sorted(values)
+
+
+def test_all_orders_of_three_are_about_as_frequent():
+    orders = {}
+    for seed in range(600):
+        drawn = streams.permutation(3, tf.constant([seed, 5])).numpy()
+        orders[tuple(drawn)] = orders.get(tuple(drawn), 0) + 1
+    assert len(orders) == 6
+    # 100 expected of each, with a standard deviation of 9.
+    assert min(orders.values()) > 60 and max(orders.values()) < 140
+
+
+def test_shards_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="Worker 2 is not one of 2"):
+        streams.Shard(2, 2)
+    with pytest.raises(ValueError, match="batch of 5 cannot be shared by 2"):
+        streams.Shard(0, 2).batch_size(5)

@@ -1,0 +1,134 @@
+"""Metrics of binary attributes, streamed over batches and replicas.
+
+All state is counts, which add up: over batches, and over the replicas that
+Keras sums metric variables over.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_LARGEST_LOGIT = 10.0
+
+
+class ErrorRate(keras.metrics.Metric):
+    """The share of wrong answers at logit 0, mean over the attributes.
+
+    Args:
+        num_attributes: T.
+        name: Name of the metric.
+
+    Input:
+        Labels `[batch, T]`, 0 or 1; logits `[batch, T]`; weights None,
+        `[batch]` or `[batch, T]`.
+    """
+
+    def __init__(self, num_attributes: int, name: str = "error_rate"):
+        super().__init__(name=name)
+        self._wrong, self._seen = (
+            self.add_variable((num_attributes,), "zeros", name=name)
+            for name in ("wrong", "seen")
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch."""
+        wrong = tf.not_equal(y_true > 0.5, y_pred > 0)
+        weight = _weight(sample_weight, wrong)
+        self._wrong.assign_add(
+            tf.reduce_sum(weight * tf.cast(wrong, weight.dtype), axis=0)
+        )
+        self._seen.assign_add(tf.reduce_sum(weight, axis=0))
+
+    def per_attribute(self) -> tf.Tensor:
+        """Returns the error rate of each attribute, `[T]`; 0 before data."""
+        return tf.math.divide_no_nan(
+            tf.convert_to_tensor(self._wrong), tf.convert_to_tensor(self._seen)
+        )
+
+    def result(self):
+        """Returns the mean of `per_attribute`."""
+        return tf.reduce_mean(self.per_attribute())
+
+
+class MaxF1(keras.metrics.Metric):
+    """The best F1 over decision thresholds, mean over the attributes.
+
+    Each attribute has a threshold of its own, the best of `num_thresholds`.
+    They are evenly spaced over logits from -10 to 10, so that rare attributes
+    with low probabilities find theirs. F1 is 0 where an attribute is neither
+    there nor predicted.
+
+    Args:
+        num_attributes: T.
+        num_thresholds: How many thresholds are tried.
+        name: Name of the metric.
+
+    Input:
+        As for `ErrorRate`.
+    """
+
+    def __init__(
+        self,
+        num_attributes: int,
+        num_thresholds: int = 1001,
+        name: str = "max_f1",
+    ):
+        super().__init__(name=name)
+        self.thresholds = np.linspace(
+            -_LARGEST_LOGIT, _LARGEST_LOGIT, num_thresholds, dtype=np.float32
+        )
+        # How many logits lie between two thresholds: labels 0, labels 1.
+        self._shape = (2, num_thresholds + 1, num_attributes)
+        self._counts = self.add_variable(self._shape, "zeros", name="counts")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Counts a batch."""
+        positive = y_true > 0.5
+        weight = _weight(sample_weight, positive)
+        num_classes, num_buckets, num_attributes = self._shape
+        logits = tf.cast(y_pred, tf.float32)
+        bucket = tf.searchsorted(
+            self.thresholds, tf.reshape(logits, [-1]), side="right"
+        )
+        segment = (
+            tf.cast(tf.reshape(positive, [-1]), tf.int32) * num_buckets + bucket
+        ) * num_attributes
+        segment += tf.reshape(
+            tf.range(num_attributes) + tf.zeros_like(logits, tf.int32), [-1]
+        )
+        counts = tf.math.unsorted_segment_sum(
+            tf.reshape(weight, [-1]),
+            segment,
+            num_classes * num_buckets * num_attributes,
+        )
+        self._counts.assign_add(tf.reshape(counts, self._shape))
+
+    def per_attribute(self) -> tf.Tensor:
+        """Returns the best F1 of each attribute, `[T]`; 0 before data."""
+        counts = tf.convert_to_tensor(self._counts)
+        # At a threshold, all above it are predicted to be positive.
+        predicted = tf.cumsum(counts, axis=1, exclusive=True, reverse=True)
+        false_positive, true_positive = tf.unstack(predicted[:, :-1])
+        num_positive = tf.reduce_sum(counts[1], axis=0)
+        f1 = tf.math.divide_no_nan(
+            2.0 * true_positive, true_positive + false_positive + num_positive
+        )
+        return tf.reduce_max(f1, axis=0)
+
+    def result(self):
+        """Returns the mean of `per_attribute`."""
+        return tf.reduce_mean(self.per_attribute())
+
+
+def _weight(
+    sample_weight: tf.Tensor | Sequence[float] | None, like: tf.Tensor
+) -> tf.Tensor:
+    """Gives every answer its weight, `[batch, T]`."""
+    if sample_weight is None:
+        return tf.ones_like(like, tf.float32)
+    weight = tf.cast(sample_weight, tf.float32)
+    if weight.shape.rank == 1:
+        weight = weight[:, None]
+    return tf.broadcast_to(weight, tf.shape(like))
