@@ -17,6 +17,7 @@ from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.pcgrad import PCGrad
 from graddrop_tf.model import MultiLossModel
+from graddrop_tf.monitor import GradientMonitor
 from graddrop_tf.recipe import Recipe, RecipeState
 from graddrop_tf.weighting import Weighting
 
@@ -26,6 +27,7 @@ __all__ = [
     "Combiner",
     "GradDrop",
     "GradNorm",
+    "GradientMonitor",
     "MultiLossModel",
     "PCGrad",
     "RandomGradDrop",
