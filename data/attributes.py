@@ -207,13 +207,13 @@ class AttributeSet:
 def _names_of(name: str, label: str, feature: Any) -> list[str]:
     """Names the attributes that a feature holds."""
     if isinstance(feature, tfds.features.FeaturesDict):
-        if all(part.dtype == np.bool_ for part in feature.values()):
+        if all(part.np_dtype == np.bool_ for part in feature.values()):
             return sorted(feature)
     elif isinstance(feature, tfds.features.ClassLabel):
         if feature.num_classes and feature.num_classes > 1:
             classes = [f"{label}_{text}" for text in feature.names]
             return classes[1:] if len(classes) == 2 else classes
-    elif feature.shape == () and feature.dtype == np.bool_:
+    elif feature.shape == () and feature.np_dtype == np.bool_:
         return [label]
     raise prepared.DataError(
         f"{name}: the feature {label!r} holds no attributes, got {feature}; "

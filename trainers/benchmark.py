@@ -14,6 +14,7 @@ Suites:
         losses that share two dense layers, by method.
     memory: what the per-loss gradients of that network take, by chunk size.
     graddrop: the function `gd.graddrop` against a plain sum of its input.
+    input: the CelebA pipeline alone against the model that it feeds.
 """
 
 import concurrent.futures
@@ -25,6 +26,7 @@ import os
 import pathlib
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -34,7 +36,9 @@ import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
-from trainers import errors, files
+from data import attributes
+from data.drawn_faces import builder as drawn_faces
+from trainers import celeba, errors, files
 
 Step = Callable[[], Any]
 
@@ -50,6 +54,8 @@ _LAYER_BATCH = 32
 _NUM_ATTRIBUTES = 40
 _CELEBA_BATCH = 8
 _CELEBA_SIZE = 64
+_CELEBA_SHAPE = attributes.Shape(218, 178)
+_IMAGES_READ = 256
 _CHUNK = 4
 _MEMORY_CHUNKS = (4, 8, 16)
 _PEAK_STEPS = 5
@@ -63,7 +69,7 @@ class Row:
     Attributes:
         case: What was measured.
         against: What it is divided by, or subtracted from it.
-        quantity: `speed` or `time` (ratios), or `MiB`.
+        quantity: `speed` or `time` (ratios), `MiB` or `images/s`.
         median: Over all rounds.
         low: The 10th percentile.
         high: The 90th percentile.
@@ -283,42 +289,13 @@ def _convolution(inputs, filters: int):
     outputs = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(
         inputs
     )
-    return _normalized(outputs)
+    return keras.layers.ReLU()(keras.layers.BatchNormalization()(outputs))
 
 
-def _normalized(inputs):
-    return keras.layers.ReLU()(keras.layers.BatchNormalization()(inputs))
-
-
-def celeba_network(
-    size: int = _CELEBA_SIZE,
-    widths: Sequence[int] = (64, 128, 256, 512),
-    num_attributes: int = _NUM_ATTRIBUTES,
-) -> tuple[keras.Model, keras.Model]:
-    """Makes the network of the paper's CelebA experiment.
-
-    Args:
-        size: Height and width of the images.
-        widths: Channels from one max pool to the next; the last are also the
-            units of the dense layers.
-        num_attributes: T.
-
-    Returns:
-        The trunk, up to the last convolution, and the heads.
-    """
-    inputs = keras.Input((size, size, 3))
-    hidden = _convolution(inputs, widths[0])
-    for width in widths[1:]:
-        hidden = keras.layers.MaxPooling2D()(hidden)
-        hidden = _convolution(_convolution(hidden, width), width)
-    trunk = keras.Model(inputs, hidden, name="trunk")
-    activations = keras.Input(hidden.shape[1:])
-    hidden = keras.layers.Flatten()(activations)
-    for _ in range(2):
-        hidden = keras.layers.Dense(widths[-1], use_bias=False)(hidden)
-        hidden = _normalized(hidden)
-    outputs = keras.layers.Dense(num_attributes)(hidden)
-    return trunk, keras.Model(activations, outputs, name="heads")
+def celeba_network() -> tuple[keras.Model, keras.Model]:
+    """Makes the network of the CelebA experiment, for smaller images."""
+    shape = (_CELEBA_SIZE, _CELEBA_SIZE, 3)
+    return celeba.make_network(shape, _NUM_ATTRIBUTES)
 
 
 def task_network(
@@ -349,11 +326,6 @@ def task_network(
         hidden = keras.layers.Dense(10)(hidden)
         heads.append(keras.Model(activations, hidden, name=f"task_{index}"))
     return trunk, heads
-
-
-def cross_entropy(labels, logits) -> tf.Tensor:
-    """Computes the sigmoid cross-entropy of each attribute, `[batch, T]`."""
-    return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
 
 
 def training_step(model: keras.Model, x, y) -> Step:
@@ -388,7 +360,7 @@ def celeba_step(method: Method, trunk: keras.Model, heads: keras.Model) -> Step:
     )
     model.compile(
         keras.optimizers.Adam(1e-3),
-        loss=gd.VectorLoss(cross_entropy),
+        loss=gd.VectorLoss(celeba.cross_entropy),
         jit_compile=False,
     )
     generator = np.random.default_rng(0)
@@ -615,6 +587,43 @@ def _measure_graddrop(rounds: int, progress: _Progress) -> list[Row]:
     ]
 
 
+def _measure_input(rounds: int, progress: _Progress) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        progress.say(f"drawing {_IMAGES_READ} faces")
+        drawn_faces.prepare(
+            folder, drawn_faces.Contents(_IMAGES_READ, validation=1, test=1)
+        )
+        faces = attributes.AttributeSet("drawn_faces", ["attributes"], folder)
+
+        def read() -> None:
+            # A pipeline of its own each time: none is ahead of its reader.
+            batches = faces.training_batches(
+                "train", _CELEBA_SHAPE, batch_size=_CELEBA_BATCH, seed=0
+            )
+            for _ in batches.take(_IMAGES_READ // _CELEBA_BATCH):
+                pass
+
+        progress.say("building the model")
+        shape = (_CELEBA_SHAPE.height, _CELEBA_SHAPE.width, faces.channels)
+        network = celeba.make_network(shape, len(faces.names))
+        steps = {"reading": read, "training": celeba_step(_BASELINE, *network)}
+        times = take_turns(steps, rounds, progress=progress.start(rounds))
+    rates = {
+        "reading": np.divide(_IMAGES_READ, times["reading"]),
+        "training": np.divide(_CELEBA_BATCH, times["training"]),
+    }
+    return [
+        *(
+            Row(name, "", "images/s", *spread(rate))
+            for name, rate in rates.items()
+        ),
+        Row(
+            "reading", "training", "speed",
+            *spread(rates["reading"] / rates["training"]), target=3.0,
+        ),
+    ]  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Suite:
     """A group of cases that are measured together.
@@ -650,6 +659,12 @@ SUITES = {
         "gradients of the same size, against tf.reduce_sum over the losses; "
         "as arithmetic: reads and writes of memory",
         _measure_graddrop,
+    ),
+    "input": Suite(
+        f"images a second that the CelebA pipeline delivers alone, and that "
+        f"the baseline trains on; {_CELEBA_SHAPE.height} x "
+        f"{_CELEBA_SHAPE.width}, batch {_CELEBA_BATCH}",
+        _measure_input,
     ),
 }
 
@@ -773,7 +788,7 @@ def table(rows: Mapping[str, Sequence[Row]]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    digits = 1 if row.quantity == "MiB" else 3
+    digits = 3 if row.quantity in ("speed", "time") else 1
     bound = ">=" if row.quantity == "speed" else "<="
     return [
         row.case,

@@ -1,5 +1,6 @@
 """Counts and statistics of the benchmark, and how it answers mistakes."""
 
+import functools
 import json
 
 import keras
@@ -8,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from data import attributes
 from launch import benchmark as benchmark_command
 from launch import command
-from trainers import benchmark, errors
+from trainers import benchmark, celeba, errors
 
 
 def test_ratios_are_those_of_each_round():
@@ -62,20 +64,20 @@ def test_step_counts_by_hand():
 
 
 def test_counts_of_the_celeba_network_by_hand():
-    trunk, heads = benchmark.celeba_network(16, (2, 3, 4, 5), 6)
-    assert trunk.output.shape == (None, 2, 2, 5)
+    trunk, heads = celeba.make_network((16, 16, 3), 6, channels=2)
+    assert trunk.output.shape == (None, 2, 2, 16)
     trunk_count = 9 * (
         256 * 3 * 2
-        + 64 * (2 * 3 + 3 * 3)
-        + 16 * (3 * 4 + 4 * 4)
-        + 4 * (4 * 5 + 5 * 5)
+        + 64 * (2 * 4 + 4 * 4)
+        + 16 * (4 * 8 + 8 * 8)
+        + 4 * (8 * 16 + 16 * 16)
     )
-    heads_count = 20 * 5 + 5 * 5 + 5 * 6
+    heads_count = 64 * 16 + 16 * 16 + 16 * 6
     once = 3 * (trunk_count + heads_count)
     baseline, bare = benchmark.METHODS[:2]
     count = benchmark.celeba_multiply_adds
     assert count(baseline, trunk, heads) == once
-    assert count(bare, trunk, heads) == once + 5 * heads_count + 6 * 20
+    assert count(bare, trunk, heads) == once + 5 * heads_count + 6 * 64
 
 
 def test_shapes_are_those_of_the_paper():
@@ -94,7 +96,7 @@ def eager():
 
 @pytest.mark.parametrize("method", benchmark.METHODS, ids=lambda m: m.name)
 def test_every_method_takes_a_step(method, eager):
-    trunk, heads = benchmark.celeba_network(2, (2, 2), 5)
+    trunk, heads = celeba.make_network((8, 8, 3), 5, channels=1)
     before = heads.layers[-1].bias.numpy().copy()
     benchmark.celeba_step(method, trunk, heads)()
     assert np.isfinite(heads.layers[-1].bias.numpy()).all()
@@ -105,7 +107,7 @@ def test_the_bare_jacobian_trains_like_the_baseline(eager):
     weights = []
     for method in benchmark.METHODS[:2]:
         keras.utils.set_random_seed(0)
-        trunk, heads = benchmark.celeba_network(2, (2, 2), 5)
+        trunk, heads = celeba.make_network((8, 8, 3), 5, channels=1)
         benchmark.celeba_step(method, trunk, heads)()
         weights.append(trunk.get_weights()[0])
     np.testing.assert_allclose(*weights, atol=1e-6)
@@ -174,3 +176,23 @@ def test_help_names_the_defaults(capsys):
     printed = capsys.readouterr().out
     assert "layer,shared,memory,graddrop" in printed
     assert "(default: '40')" in printed
+
+
+def test_reading_is_set_against_training(eager, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "_CELEBA_SHAPE", attributes.Shape(8, 8))
+    monkeypatch.setattr(benchmark, "_IMAGES_READ", 16)
+    make = functools.partial(celeba.make_network, channels=1)
+    monkeypatch.setattr(celeba, "make_network", make)
+    times = {"reading": [2.0, 4.0], "training": [4.0, 8.0]}
+    taken = []
+
+    def take_turns(steps, rounds, progress):
+        taken.extend(step() for step in steps.values())
+        return times
+
+    monkeypatch.setattr(benchmark, "take_turns", take_turns)
+    rows = benchmark.SUITES["input"].measure(2, benchmark._Progress("input"))
+    assert len(taken) == 2
+    # 16 images in 2 and 4 seconds, 8 images in 4 and 8 seconds.
+    assert [row.median for row in rows] == [6.0, 1.5, 4.0]
+    assert rows[-1].verdict == "met"
