@@ -1,0 +1,1 @@
+"""The Waymo Open Dataset's detection metric; needs no TensorFlow."""

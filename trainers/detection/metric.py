@@ -1,0 +1,324 @@
+"""The Waymo Open Dataset's detection metric: AP and APH by breakdown.
+
+Sun et al., "Scalability in Perception for Autonomous Driving: Waymo Open
+Dataset", CVPR 2020, section 5; in its details as the official op of release
+1.6.7 computes it with the official configuration: predictions are matched to
+boxes of their own type from an IoU of 0.7 (vehicles) or 0.5 (all others) on,
+anew at each of 101 score cutoffs, over all ranges together and within each.
+"""
+
+import concurrent.futures
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from trainers.detection import average_precision, boxes, geometry, matching
+
+LEVELS = (1, 2)
+RANGES = ("[0, 30)", "[30, 50)", "[50, +inf)")
+_RANGE_BOUNDS = (30.0, 50.0)
+
+
+def breakdown(type_name: str, level: int, range_name: str | None = None) -> str:
+    """Returns the official name of a breakdown.
+
+    Args:
+        type_name: One of `boxes.TYPES` but the first.
+        level: One of `LEVELS`.
+        range_name: One of `RANGES`, or None for all ranges together.
+    """
+    if range_name is None:
+        return f"OBJECT_TYPE_TYPE_{type_name}_LEVEL_{level}"
+    return f"RANGE_TYPE_{type_name}_{range_name}_LEVEL_{level}"
+
+
+BREAKDOWNS = (
+    *(breakdown(*row) for row in itertools.product(boxes.TYPES[1:], LEVELS)),
+    *(
+        breakdown(type_name, level, range_name)
+        for type_name, range_name, level in itertools.product(
+            boxes.TYPES[1:], RANGES, LEVELS
+        )
+    ),
+)
+# In float32, as the op compares scores and overlaps.
+CUTOFFS = np.linspace(0.0, 1.0, 101).astype(np.float32)
+_IOU_THRESHOLDS = np.array([np.inf, 0.7, 0.5, 0.5, 0.5], np.float32)
+_IOU_STEPS = np.float32(1e6)
+_PAIRS_AT_ONCE = 2**18
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Results:
+    """The metric of all frames; rows are `BREAKDOWNS`, columns `CUTOFFS`.
+
+    Attributes:
+        ap: Average precision, `[32]`.
+        aph: The same of `heading_precision`, `[32]`.
+        precision: `[32, 101]`.
+        heading_precision: The same with each true positive counting as much
+            as its heading is right, `[32, 101]`.
+        recall: `[32, 101]`.
+        true_positives: Matched predictions, `[32, 101]`.
+        false_positives: Predictions that are neither matched nor in a
+            no-label zone, `[32, 101]`.
+        false_negatives: Boxes of up to this level that are not matched,
+            `[32, 101]`.
+    """
+
+    ap: np.ndarray
+    aph: np.ndarray
+    precision: np.ndarray
+    heading_precision: np.ndarray
+    recall: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
+
+    def by_name(self) -> dict[str, dict[str, float]]:
+        """Returns AP and APH by the official name of the breakdown."""
+        return {
+            name: {"ap": float(ap), "aph": float(aph)}
+            for name, ap, aph in zip(BREAKDOWNS, self.ap, self.aph, strict=True)
+        }
+
+
+class DetectionMetric:
+    """Gathers frames, and computes the metric of all of them.
+
+    Only counts are kept, so memory does not grow with the number of frames.
+
+    Args:
+        box_type: "3d", or "2d" for bird's eye view.
+        num_workers: How many threads share the frames of one update.
+
+    Raises:
+        ValueError: For another box type.
+
+    Example:
+        >>> metric = DetectionMetric()
+        >>> for predictions, ground_truths in frames:
+        ...     metric.update(predictions, ground_truths)
+        >>> metric.result().by_name()["OBJECT_TYPE_TYPE_VEHICLE_LEVEL_1"]
+        {'ap': 0.72, 'aph': 0.71}
+    """
+
+    def __init__(self, box_type: str = "3d", num_workers: int = 1):
+        boxes.check_box_type(box_type)
+        self._box_type = box_type
+        self._num_workers = num_workers
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all frames."""
+        self._counts = np.zeros((len(BREAKDOWNS), CUTOFFS.size, 4))
+
+    def update(
+        self, predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
+    ) -> None:
+        """Adds frames.
+
+        Args:
+            predictions: Predicted boxes; what no cutoff keeps may be left out.
+            ground_truths: All true boxes of the same frames that hold lidar
+                points. A frame's boxes have to come in one update.
+
+        Raises:
+            ValueError: For what cannot be measured, see `boxes.checked`.
+        """
+        predictions, ground_truths = (
+            boxes.of_box_type(boxes.checked(values), self._box_type)
+            for values in (predictions, ground_truths)
+        )
+        parts = boxes.batches(predictions, ground_truths, _PAIRS_AT_ONCE)
+        with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
+            for counts in pool.map(lambda part: _count(*part), parts):
+                self._counts += counts
+
+    def result(self, ap_rule: str = "2022") -> Results:
+        """Computes the metric of all frames so far.
+
+        Args:
+            ap_rule: See `average_precision.average_precision`.
+
+        Raises:
+            ValueError: For another rule.
+        """
+        hits, false_alarms, misses, headings = np.moveaxis(self._counts, -1, 0)
+        detected = hits + false_alarms
+        recall = _ratio(hits, hits + misses)
+        precision, heading_precision = (
+            np.where(recall == 0.0, 1.0, _ratio(part, detected))
+            for part in (hits, headings)
+        )
+        ap, aph = (
+            np.array(
+                [
+                    average_precision.average_precision(*curve, ap_rule)
+                    for curve in zip(values, recall, strict=True)
+                ]
+            )
+            for values in (precision, heading_precision)
+        )
+        return Results(
+            ap=ap,
+            aph=aph,
+            precision=precision,
+            heading_precision=heading_precision,
+            recall=recall,
+            true_positives=hits.astype(np.int64),
+            false_positives=false_alarms.astype(np.int64),
+            false_negatives=misses.astype(np.int64),
+        )
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divides counts; 0 / 0 is 0."""
+    return part / np.maximum(whole, 1.0)
+
+
+def _count(
+    predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
+) -> np.ndarray:
+    """Counts over some frames.
+
+    Returns:
+        True positives, false positives, false negatives and the sum of the
+        true positives' heading accuracies, `[32, 101, 4]`.
+    """
+    predictions = boxes.select(predictions, predictions.type > 0)
+    ground_truths = boxes.select(ground_truths, ground_truths.type > 0)
+    overlaps = _overlaps(predictions, ground_truths)
+    num_types = len(boxes.TYPES) - 1
+    return np.concatenate(
+        [
+            _count_shards(predictions, ground_truths, overlaps, *shards)
+            for shards in (
+                (_type_shard, num_types),
+                (_range_shard, num_types * len(RANGES)),
+            )
+        ]
+    )
+
+
+def _type_shard(values: boxes.Boxes) -> np.ndarray:
+    return values.type - 1
+
+
+def _range_shard(values: boxes.Boxes) -> np.ndarray:
+    distance = geometry.distance(values.bbox)
+    place = np.searchsorted(_RANGE_BOUNDS, distance, "right")
+    return _type_shard(values) * len(RANGES) + place
+
+
+def _overlaps(
+    predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
+) -> matching.Overlaps:
+    """Finds what may be matched at some cutoff."""
+    first, second = _close_pairs(predictions, ground_truths)
+    iou = geometry.iou(
+        predictions.bbox[first], ground_truths.bbox[second]
+    ).astype(np.float32)
+    enough = iou >= _IOU_THRESHOLDS[predictions.type[first]]
+    first, second, iou = first[enough], second[enough], iou[enough]
+    return matching.Overlaps(
+        first,
+        second,
+        np.floor(iou * _IOU_STEPS + np.float32(0.5)).astype(np.int64),
+        _num_cutoffs(predictions)[first],
+    )
+
+
+def _close_pairs(
+    predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists pairs of one frame and type whose circumcircles meet."""
+    both = (predictions, ground_truths)
+    ids = np.concatenate([values.frame_id for values in both])
+    _, frame = np.unique(ids, return_inverse=True)
+    group = frame * len(boxes.TYPES) + np.concatenate(
+        [values.type for values in both]
+    )
+    pairs = matching.pairs_within_groups(
+        *np.split(group, [predictions.type.size])
+    )
+    ends = [
+        geometry.birds_eye_view(values.bbox)[index]
+        for values, index in zip(both, pairs, strict=True)
+    ]
+    apart = np.hypot(*(ends[0][:, :2] - ends[1][:, :2]).T)
+    reach = sum(np.hypot(*values[:, 2:4].T) / 2.0 for values in ends)
+    return tuple(index[apart <= reach] for index in pairs)
+
+
+def _num_cutoffs(predictions: boxes.Predictions) -> np.ndarray:
+    """Counts how many of the lowest cutoffs keep each prediction."""
+    return np.searchsorted(CUTOFFS, predictions.score, "right")
+
+
+def _count_shards(
+    predictions: boxes.Predictions,
+    ground_truths: boxes.GroundTruths,
+    overlaps: matching.Overlaps,
+    shard_of: Callable[[boxes.Boxes], np.ndarray],
+    num_shards: int,
+) -> np.ndarray:
+    """Counts within each shard, `[2 num_shards, 101, 4]`."""
+    of_predictions = shard_of(predictions)
+    of_ground_truths = shard_of(ground_truths)
+    matches = matching.match(
+        overlaps.select(
+            of_predictions[overlaps.prediction]
+            == of_ground_truths[overlaps.ground_truth]
+        )
+    )
+
+    def matched(weights: np.ndarray) -> np.ndarray:
+        return _sums(
+            of_predictions[matches.prediction],
+            matches.start,
+            matches.stop,
+            weights,
+            num_shards,
+        )
+
+    in_labelled_zone = ~predictions.overlap_nlz
+    kept = _sums(
+        of_predictions,
+        np.zeros_like(of_predictions),
+        _num_cutoffs(predictions),
+        in_labelled_zone,
+        num_shards,
+    )
+    hits = matched(np.ones(matches.start.size))
+    false_alarms = kept - matched(in_labelled_zone[matches.prediction])
+    headings = matched(
+        geometry.heading_accuracy(
+            predictions.bbox[matches.prediction, -1],
+            ground_truths.bbox[matches.ground_truth, -1],
+        )
+    )
+    counts = []
+    for level in LEVELS:
+        counted = ground_truths.difficulty <= level
+        total = np.bincount(of_ground_truths, counted, num_shards)
+        misses = total[:, None] - matched(counted[matches.ground_truth])
+        counts.append(np.stack([hits, false_alarms, misses, headings], axis=-1))
+    return np.stack(counts, axis=1).reshape(-1, CUTOFFS.size, 4)
+
+
+def _sums(
+    shard: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+    weights: np.ndarray,
+    num_shards: int,
+) -> np.ndarray:
+    """Sums weights that hold for a range of cutoffs, `[num_shards, 101]`."""
+    size = CUTOFFS.size + 1
+    changes = np.bincount(
+        shard * size + start, weights, num_shards * size
+    ) - np.bincount(shard * size + stop, weights, num_shards * size)
+    return np.cumsum(changes.reshape(num_shards, size), axis=1)[:, :-1]

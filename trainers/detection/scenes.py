@@ -1,0 +1,85 @@
+"""Invented frames for measuring the speed of the metric, and for its tests."""
+
+import numpy as np
+
+from trainers.detection import boxes
+
+# Length, width, height in metres, by type.
+_SIDES = np.array(
+    [
+        [1.0, 1.0, 1.0],
+        [4.7, 2.1, 1.7],
+        [0.9, 0.9, 1.8],
+        [0.2, 0.8, 0.8],
+        [1.8, 0.8, 1.8],
+    ]
+)
+_SHARES = (0.0, 0.6, 0.25, 0.05, 0.1)
+_FARTHEST = 75.0
+_DETECTED = 0.8
+
+
+def random_scenes(
+    num_frames: int = 400,
+    num_predictions: int = 18_000,
+    num_ground_truths: int = 12_000,
+    seed: int = 0,
+) -> tuple[boxes.Predictions, boxes.GroundTruths]:
+    """Invents frames with boxes and what a detector might say of them.
+
+    Four of five predictions are a box that has been moved, resized and turned
+    a little, so that some boxes have several; the others are anywhere. The
+    closer a prediction is to its box, the higher is its score.
+
+    Args:
+        num_frames: Over which all boxes are spread at random.
+        num_predictions: In all frames together.
+        num_ground_truths: In all frames together, at least one.
+        seed: Decides everything.
+
+    Returns:
+        The predictions and the true boxes.
+    """
+    rng = np.random.default_rng(seed)
+    truths = boxes.GroundTruths(
+        rng.integers(0, num_frames, num_ground_truths),
+        *_random_boxes(rng, num_ground_truths),
+        rng.integers(1, len(boxes.DIFFICULTIES), num_ground_truths),
+    )
+    clutter, types = _random_boxes(rng, num_predictions)
+    origin = rng.integers(0, num_ground_truths, num_predictions)
+    detected = rng.random(num_predictions) < _DETECTED
+    blur = rng.exponential(0.06, (num_predictions, 1))
+    noise = rng.normal(size=(num_predictions, 7)) * blur
+    near = truths.bbox[origin]
+    near[:, :3] += noise[:, :3] * near[:, 3:6]
+    near[:, 3:6] *= np.exp(noise[:, 3:6])
+    near[:, 6] += noise[:, 6]
+    near[:, 6] += np.pi * (rng.random(num_predictions) < 0.05)
+    scores = np.exp(-5.0 * blur[:, 0]) * rng.uniform(0.5, 1.0, num_predictions)
+    scores *= np.where(detected, 1.0, rng.random(num_predictions))
+    predictions = boxes.Predictions(
+        np.where(
+            detected,
+            truths.frame_id[origin],
+            rng.integers(0, num_frames, num_predictions),
+        ),
+        np.where(detected[:, None], near, clutter),
+        np.where(detected, truths.type[origin], types),
+        scores.astype(np.float32),
+        rng.random(num_predictions) < 0.05,
+    )
+    return predictions, truths
+
+
+def _random_boxes(
+    rng: np.random.Generator, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws boxes `[size, 7]` and their types."""
+    types = rng.choice(len(_SHARES), size, p=_SHARES)
+    found = np.empty((size, 7))
+    found[:, :2] = rng.uniform(-1.0, 1.0, (size, 2)) * _FARTHEST
+    found[:, 2] = rng.normal(1.0, 0.3, size)
+    found[:, 3:6] = _SIDES[types] * np.exp(rng.normal(0.0, 0.15, (size, 3)))
+    found[:, 6] = rng.uniform(-np.pi, np.pi, size)
+    return found, types
