@@ -1,0 +1,166 @@
+"""The training example of lidar detection, whatever it was read from.
+
+| field | shape | dtype | meaning |
+| --- | --- | --- | --- |
+| `points` | [N, 5] | float32 | x, y, z in metres, intensity, elongation |
+| `returns` | [N] | uint8 | 1 for the first return of a ray, 2 for the second |
+| `in_no_label_zone` | [N] | bool | lies where objects have no labels |
+| `boxes` | [M, 7] | float32 | centre x, y, z, length, width, height, heading |
+| `types` | [M] | int32 | `VEHICLE`, `PEDESTRIAN`, ..., as in Waymo |
+| `difficulties` | [M] | int32 | 1 or 2, as the Waymo metric takes them |
+| `num_points` | [M] | int32 | points in the box, as the labels say |
+| `segment` | [] | text | which drive |
+| `frame` | [] | text | which frame of it |
+
+Everything is in the vehicle frame: x forward, y to the left, z up; length lies
+along x at heading 0, headings turn from x to y and are in radians.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from data import prepared
+
+UNKNOWN, VEHICLE, PEDESTRIAN, SIGN, CYCLIST = range(5)
+FIRST_RETURN, SECOND_RETURN = 1, 2
+LEVEL_1, LEVEL_2 = 1, 2
+POINT_FEATURES = ("x", "y", "z", "intensity", "elongation")
+BOX_FIELDS = ("x", "y", "z", "length", "width", "height", "heading")
+# Up to this many points a box is hard, unless a person said otherwise.
+_FEW_POINTS = 5
+
+
+class LidarDataError(prepared.DataError):
+    """Something cannot be read; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of an example.
+
+    Attributes:
+        shape: Its shape; None where it differs from frame to frame.
+        dtype: Its dtype, as TensorFlow names it.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: tf.DType
+
+
+FIELDS = {
+    "points": Field((None, len(POINT_FEATURES)), tf.float32),
+    "returns": Field((None,), tf.uint8),
+    "in_no_label_zone": Field((None,), tf.bool),
+    "boxes": Field((None, len(BOX_FIELDS)), tf.float32),
+    "types": Field((None,), tf.int32),
+    "difficulties": Field((None,), tf.int32),
+    "num_points": Field((None,), tf.int32),
+    "segment": Field((), tf.string),
+    "frame": Field((), tf.string),
+}
+Example = dict[str, np.ndarray | str]
+
+
+@contextlib.contextmanager
+def located(place: str) -> Iterator[None]:
+    """Puts a place before the message of a `LidarDataError`.
+
+    Args:
+        place: What is being read, such as a file and a record.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        LidarDataError: Where one is raised inside.
+    """
+    try:
+        yield
+    except LidarDataError as error:
+        raise LidarDataError(f"{place}: {error}") from error.__cause__
+
+
+def difficulties(levels: np.ndarray, num_points: np.ndarray) -> np.ndarray:
+    """Decides how difficult boxes are, by the rule of the Waymo metric.
+
+    Args:
+        levels: What a person set, `[M]`: 1, 2, or 0 for nothing.
+        num_points: Points in each box, `[M]`.
+
+    Returns:
+        1 or 2 for each box, `[M]`, int32.
+    """
+    by_points = np.where(np.less_equal(num_points, _FEW_POINTS), 2, 1)
+    return np.where(np.greater(levels, 0), levels, by_points).astype(np.int32)
+
+
+def count_points(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Counts the points in each box, its surface included.
+
+    As in the official utilities, a box without volume holds none.
+
+    Args:
+        points: Points, `[N, 3]` or more columns, of which x, y, z count.
+        boxes: Boxes, `[M, 7]`.
+
+    Returns:
+        The counts, `[M]`, int32.
+    """
+    points = np.asarray(points, np.float64)[:, :3]
+    points = points[np.argsort(points[:, 0])]
+    boxes = np.asarray(boxes, np.float64)
+    reach = np.hypot(boxes[:, 3], boxes[:, 4]) / 2
+    starts = np.searchsorted(points[:, 0], boxes[:, 0] - reach, "left")
+    stops = np.searchsorted(points[:, 0], boxes[:, 0] + reach, "right")
+    counts = np.zeros(len(boxes), np.int32)
+    for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        heading = boxes[index, 6]
+        x, y, z = (points[start:stop] - boxes[index, :3]).T
+        cos, sin = np.cos(heading), np.sin(heading)
+        turned = np.stack([cos * x + sin * y, cos * y - sin * x, z], axis=-1)
+        sides = boxes[index, 3:6]
+        inside = (np.abs(turned) <= sides / 2) & (sides > 0.0)
+        counts[index] = np.count_nonzero(inside.all(axis=1))
+    return counts
+
+
+def check(example: Example) -> Example:
+    """Refuses an example that nobody can train with.
+
+    Args:
+        example: All fields.
+
+    Returns:
+        The same example.
+
+    Raises:
+        LidarDataError: If a point or a box is not finite, if a side of a box
+            is negative, or if there are no points.
+    """
+    points, boxes = example["points"], example["boxes"]
+    if not len(points):
+        raise LidarDataError("got no lidar points, expected some.")
+    if not np.isfinite(points).all():
+        index = int(np.argmin(np.isfinite(points).all(axis=1)))
+        raise LidarDataError(
+            f"point {index}: got {_listed(POINT_FEATURES, points[index])}, "
+            "expected finite numbers."
+        )
+    usable = np.isfinite(boxes).all(axis=1) & (boxes[:, 3:6] >= 0.0).all(axis=1)
+    if not usable.all():
+        index = int(np.argmin(usable))
+        raise LidarDataError(
+            f"box {index}: got {_listed(BOX_FIELDS, boxes[index])}, expected "
+            "finite numbers and sides of at least 0."
+        )
+    return example
+
+
+def _listed(names: tuple[str, ...], values: np.ndarray) -> str:
+    return ", ".join(
+        f"{name} {value:.6g}" for name, value in zip(names, values, strict=True)
+    )

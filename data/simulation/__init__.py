@@ -1,0 +1,1 @@
+"""Simulated drives, written as v1 of the Waymo Open Dataset."""

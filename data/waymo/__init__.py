@@ -1,0 +1,1 @@
+"""Waymo Open Dataset: lidar frames and labels as training examples."""

@@ -1,0 +1,1 @@
+"""Waymo segments as a data set of TensorFlow Datasets."""

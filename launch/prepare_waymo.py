@@ -1,0 +1,114 @@
+"""Turns Waymo segments into a data set of training examples.
+
+python -m launch.prepare_waymo --train=DIR --validation=DIR --data_dir=OUT
+
+DIR is a folder of *.tfrecord files (v1), a folder of the Parquet tables'
+folders (v2), or a pattern such as '/data/training/segment-1*.tfrecord'. Every
+segment becomes a shard; started again, it does what is not done yet. What it
+made is read by tfds.builder_from_directory('OUT/waymo_lidar/1.0.0').
+
+It runs on Apache Beam where that is installed (pip install -e '.[beam]'), and
+on processes of this machine else.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+from absl import flags
+
+from data.waymo import segments
+from data.waymo_lidar import builder as builder_lib
+from launch import command
+from trainers import errors
+
+_SPLITS = ("train", "validation")
+
+FLAGS = flags.FlagValues()
+for _split in _SPLITS:
+    flags.DEFINE_string(
+        _split, None, f"Where the {_split} segments are.", flag_values=FLAGS
+    )
+flags.DEFINE_string(
+    "data_dir", None, "Required; takes the data set.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "processes", os.cpu_count(), "How many to use on this machine.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_boolean(
+    "skip_bad_segments", False, "Do without segments that cannot be read.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "beam_runner", None,
+    "Apache Beam's runner, such as FlinkRunner; its workers have to find this "
+    "checkout and all files by the same paths.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_list(
+    "beam_options", [], "Apache Beam's options, as in --beam_options="
+    "--flink_master=HOST:8081,--parallelism=64.", flag_values=FLAGS,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional([*positional, *texts])
+    command.require(FLAGS, "data_dir")
+    places = {split: FLAGS[split].value for split in _SPLITS}
+    if not any(places.values()):
+        raise errors.UserError(
+            "--train, --validation: got neither, expected a folder of segments "
+            "for at least one (see --help)."
+        )
+    try:
+        builder = builder_lib.WaymoLidar(
+            segments={
+                split: segments.find(place)
+                for split, place in places.items()
+                if place
+            },
+            skip_bad_segments=FLAGS.skip_bad_segments,
+            num_processes=FLAGS.processes,
+            report=functools.partial(print, flush=True),
+            data_dir=pathlib.Path(FLAGS.data_dir),
+        )
+        builder.download_and_prepare(download_config=_download_config())
+    except (ValueError, OSError) as error:
+        raise errors.UserError(str(error)) from error
+    for split, info in builder.info.splits.items():
+        print(
+            f"{split}: {info.num_examples} frames with "
+            f"{builder.info.metadata['num_boxes'][split]} boxes in "
+            f"{info.num_shards} shards"
+        )
+    print(f"Prepared: {builder.data_dir}")
+    return 0
+
+
+def _download_config() -> tfds.download.DownloadConfig:
+    if not FLAGS.beam_runner and not FLAGS.beam_options:
+        return tfds.download.DownloadConfig()
+    try:
+        from apache_beam.options import pipeline_options
+    except ImportError as error:
+        raise errors.UserError(
+            f"--beam_runner, --beam_options: they need Apache Beam ({error}); "
+            "run pip install -e '.[beam]', or leave them out."
+        ) from error
+    return tfds.download.DownloadConfig(
+        beam_runner=FLAGS.beam_runner,
+        beam_options=pipeline_options.PipelineOptions(FLAGS.beam_options),
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

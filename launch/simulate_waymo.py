@@ -1,0 +1,79 @@
+"""Writes simulated drives as segments of the Waymo Open Dataset (v1).
+
+python -m launch.simulate_waymo --out=DIR [--segments=4] [--frames=20]
+
+They go all the way from raw segments to a trained detector where the data set
+itself is not to be had. Started again, it writes what is not there yet.
+"""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from data.simulation import segments, sensors
+from launch import command
+from trainers import errors
+
+_DEFAULTS = segments.Settings()
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "out", None, "Required; takes the segments.", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "segments", 4, "How many.", lower_bound=1, flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "frames", _DEFAULTS.num_frames, "Frames of a segment, ten a second.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "seed", 0, "Decides what is drawn.", lower_bound=0, flag_values=FLAGS
+)
+flags.DEFINE_enum(
+    "sensors", _DEFAULTS.sensors, sorted(sensors.SENSORS),
+    "Lidars with as many beams as Waymo's, or few.", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "extent", _DEFAULTS.extent, "Metres up to which there is something to see.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "occupancy", _DEFAULTS.occupancy,
+    "The share of places on the road that have a vehicle.", flag_values=FLAGS,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional([*positional, *texts])
+    command.require(FLAGS, "out")
+    directory = pathlib.Path(FLAGS.out)
+    try:
+        segments.write(
+            directory,
+            segments.Settings(
+                num_frames=FLAGS.frames,
+                sensors=FLAGS.sensors,
+                extent=FLAGS.extent,
+                occupancy=FLAGS.occupancy,
+            ),
+            num_segments=FLAGS.segments,
+            seed=FLAGS.seed,
+            report=functools.partial(print, flush=True),
+        )
+    except (ValueError, OSError) as error:
+        raise errors.UserError(str(error)) from error
+    print(f"Written: {FLAGS.segments} segments in {directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

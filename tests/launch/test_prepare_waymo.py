@@ -1,0 +1,189 @@
+"""From simulated segments to a prepared data set, by commands alone."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow_datasets as tfds
+
+from data.waymo import preparation
+from launch import command, prepare_waymo, simulate_waymo
+from tests.data import lidar_cases
+
+_ROOT = pathlib.Path(__file__).parent.parent.parent
+_SMALL = ["--sensors=small", "--extent=25", "--frames=1"]
+
+
+@pytest.fixture(autouse=True)
+def _on_processes(monkeypatch):
+    monkeypatch.setattr(preparation, "beam_is_installed", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def drives(tmp_path_factory):
+    lidar_cases.messages()
+    directory = tmp_path_factory.mktemp("drives")
+    for name, number, seed in ("training", 2, 0), ("validation", 1, 1):
+        arguments = [
+            *_SMALL,
+            f"--out={directory / name}",
+            f"--segments={number}",
+            f"--seed={seed}",
+        ]
+        assert command.guarded(simulate_waymo.main, arguments) == 0
+    return directory
+
+
+def _arguments(drives, data_dir):
+    return [
+        f"--train={drives / 'training'}",
+        f"--validation={drives / 'validation'}",
+        f"--data_dir={data_dir}",
+        "--processes=1",
+    ]
+
+
+def _contents(data_dir):
+    return {
+        path.relative_to(data_dir): path.read_bytes()
+        for path in data_dir.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_from_raw_segments_to_a_data_set(drives, tmp_path, capsys):
+    for _ in range(2):
+        arguments = _arguments(drives, tmp_path)
+        assert command.guarded(prepare_waymo.main, arguments) == 0
+        printed = capsys.readouterr().out
+        assert "train: 2 frames with " in printed
+        assert printed.endswith(f"Prepared: {tmp_path}/waymo_lidar/1.0.0\n")
+    builder = tfds.builder_from_directory(tmp_path / "waymo_lidar" / "1.0.0")
+    examples = list(builder.as_dataset(split="train").as_numpy_iterator())
+    assert [example["segment"] for example in examples] == [
+        b"simulated_0_00000",
+        b"simulated_0_00001",
+    ]
+    for example in examples:
+        assert (example["num_points"] > 50).any()
+        assert len(example["points"]) > 5000
+
+
+@pytest.mark.skipif(
+    preparation.beam_is_installed(),
+    reason="the workers of Apache Beam outlive a killed command",
+)
+def test_killed_between_segments_it_continues(drives, tmp_path):
+    """The second segment is a pipe that nobody writes to: it waits there."""
+    copy = shutil.copytree(drives, tmp_path / "drives")
+    second = copy / "training" / "segment-simulated_0_00001.tfrecord"
+    second.unlink()
+    os.mkfifo(second)
+    arguments = _arguments(copy, tmp_path / "killed")
+    unfinished = tmp_path / "killed" / "waymo_lidar" / "unfinished-1.0.0"
+    note = unfinished / "train" / "segment-simulated_0_00000.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.prepare_waymo", *arguments],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120.0
+        while not note.exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    version = tmp_path / "killed" / "waymo_lidar" / "1.0.0"
+    assert not version.exists()
+    first = note.with_suffix(".tfrecord").stat().st_ino
+    second.unlink()
+    shutil.copy(drives / "training" / second.name, second)
+    assert command.guarded(prepare_waymo.main, arguments) == 0
+    # The first shard is the very file that was there.
+    shard = version / "waymo_lidar-train.tfrecord-00000-of-00002"
+    assert shard.stat().st_ino == first
+    whole = _arguments(drives, tmp_path / "whole")
+    assert command.guarded(prepare_waymo.main, whole) == 0
+    assert _contents(tmp_path / "killed") == _contents(tmp_path / "whole")
+
+
+def test_a_bad_segment_can_be_skipped(drives, tmp_path, capsys):
+    copy = shutil.copytree(drives, tmp_path / "drives")
+    path = copy / "training" / "segment-simulated_0_00000.tfrecord"
+    path.write_bytes(path.read_bytes()[:1000])
+    arguments = _arguments(copy, tmp_path / "out")
+    assert command.guarded(prepare_waymo.main, arguments) == 2
+    captured = capsys.readouterr()
+    assert f"bad segment: {path}, record 0: cannot be read" in captured.out
+    assert captured.err.startswith("error: 1 of 3 segments cannot be read")
+    assert captured.err.count("\n") == 1
+    arguments.append("--skip_bad_segments")
+    assert command.guarded(prepare_waymo.main, arguments) == 0
+    assert "train: 1 frames" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "parts"),
+    [
+        (prepare_waymo.main, [], ["--data_dir", "--help"]),
+        (prepare_waymo.main, ["--data_dir=x"], ["--train, --validation"]),
+        (
+            prepare_waymo.main,
+            ["--data_dir=x", "--train=missing"],
+            ["missing", "no segments"],
+        ),
+        (
+            prepare_waymo.main,
+            ["--data_dir=x", "--train=y", "--processes=0"],
+            ["processes"],
+        ),
+        (prepare_waymo.main, ["x"], ["'x'", "flags only"]),
+        (prepare_waymo.main, ["--split=x"], ["split"]),
+        (simulate_waymo.main, [], ["--out"]),
+        (simulate_waymo.main, ["--out=x", "--frames=0"], ["frames"]),
+        (simulate_waymo.main, ["--out=x", "--sensors=radar"], ["radar"]),
+        (
+            simulate_waymo.main,
+            ["--out=x", "--occupancy=2"],
+            ["occupancy: got 2.0"],
+        ),
+        (simulate_waymo.main, ["--out=/proc/x"], ["/proc/x"]),
+    ],
+)
+def test_mistakes_get_one_line(
+    main, arguments, parts, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert command.guarded(main, arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    for part in parts:
+        assert part in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_runner_needs_beam(drives, tmp_path, capsys, monkeypatch):
+    for module in "apache_beam", "apache_beam.options":
+        monkeypatch.setitem(sys.modules, module, None)
+    arguments = [*_arguments(drives, tmp_path), "--beam_runner=FlinkRunner"]
+    assert command.guarded(prepare_waymo.main, arguments) == 2
+    assert "pip install -e '.[beam]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [prepare_waymo, simulate_waymo])
+def test_help(module, capsys):
+    assert command.guarded(module.main, ["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(module.__doc__.splitlines()[0])
+    assert "(default: " in printed
