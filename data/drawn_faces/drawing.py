@@ -117,5 +117,5 @@ def _photograph(
     )
     grain = generator.integers(-128, 128, pixels.shape, np.int8)
     pixels += grain * np.float32(0.02 + 0.07 * uniform["grain"])
-    pixels = pixels.clip(0.0, 255.0).astype(np.uint8)
-    return pixels.reshape(HEIGHT, WIDTH, 3)
+    np.clip(pixels, 0.0, 255.0, out=pixels)
+    return pixels.astype(np.uint8).reshape(HEIGHT, WIDTH, 3)

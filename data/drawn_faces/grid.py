@@ -2,7 +2,7 @@
 
 import collections
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -31,9 +31,7 @@ def draw_grid(seed: int) -> bytes:
         examples.draw_example(seed, "train", index)
         for index in range(_ROWS * _COLUMNS)
     ]
-    counts = collections.Counter()
-    for face in drawn:
-        counts.update(face["attributes"])
+    captions = rarest([face["attributes"] for face in drawn], _NUM_WORDS)
     width = _SIZE[0] + _GAP
     height = _SIZE[1] + _GAP + _NUM_WORDS * _LINE_HEIGHT
     grid = Image.new("RGB", (_COLUMNS * width, _ROWS * height), "white")
@@ -44,17 +42,29 @@ def draw_grid(seed: int) -> bytes:
         x, y = column * width + _GAP // 2, row * height + _GAP // 2
         image = Image.fromarray(face["image"])
         grid.paste(image.resize(_SIZE, Image.Resampling.BOX), (x, y))
-        words = "\n".join(_rarest(face["attributes"], counts))
-        pen.text((x, y + _SIZE[1]), words, "black", font, spacing=1)
+        caption = "\n".join(captions[index]).replace("_", " ")
+        pen.text((x, y + _SIZE[1]), caption, "black", font, spacing=1)
     png = io.BytesIO()
     palette = grid.quantize(_NUM_COLOURS)
     grid.quantize(palette=palette).save(png, "PNG", optimize=True)
     return png.getvalue()
 
 
-def _rarest(
-    attributes: Mapping[str, bool], counts: Mapping[str, int]
-) -> list[str]:
-    shown = [name for name, holds in attributes.items() if holds]
-    shown.sort(key=counts.__getitem__)
-    return [name.replace("_", " ") for name in shown[:_NUM_WORDS]]
+def rarest(
+    faces: Sequence[Mapping[str, bool]], num_names: int
+) -> list[list[str]]:
+    """Names what is most special about each of some faces.
+
+    Args:
+        faces: Their attributes.
+        num_names: How many names are enough for a face.
+
+    Returns:
+        For each face the attributes that it has, those of the fewest faces
+        first.
+    """
+    counts = collections.Counter(
+        name for face in faces for name, holds in face.items() if holds
+    )
+    names = [[name for name in face if face[name]] for face in faces]
+    return [sorted(held, key=counts.get)[:num_names] for held in names]

@@ -25,7 +25,7 @@ _INSIDE_OF_MOUTH = (70, 14, 20)
 _ALONG = np.linspace(-1.0, 1.0, 15)
 _ARC = 1.0 - _ALONG**2
 _ROUND = np.sqrt(_ARC)
-_HALF = np.linspace(0.0, 1.0, 9)
+_OUTWARD = np.linspace(0.0, 1.0, 9)
 _TURN = np.linspace(0.0, 2.0 * np.pi, 25)
 
 _BOTTOM = 170.0
@@ -222,34 +222,32 @@ def paint_nose(canvas: Canvas, face: Face) -> None:
 
 def paint_eyes(canvas: Canvas, face: Face) -> None:
     """Paints eyes with their make-up, and the eyebrows."""
-    has = face.has
-    made_up = has["Heavy_Makeup"]
+    made_up = face.has["Heavy_Makeup"]
     half = 10.0 + 0.4 * face.normal["eye"]
-    height = (2.3 if has["Narrow_Eyes"] else 5.4) + 0.3 * face.normal["eye"]
+    height = 2.3 if face.has["Narrow_Eyes"] else 5.4
+    height += 0.3 * face.normal["eye"]
     x = half * _ALONG
     upper, lower = -height * _ROUND, 0.85 * height * _ROUND
+    lid = between(1.2 * x, -3.0 - 10.0 * _ROUND, upper)
+    white = between(x, upper, lower)
+    upper_line, lower_line = curve(x, upper), curve(x, lower)
+    crease = upper_line[1:-1] - [0.0, 3.5]
+    reach = 5.0 if made_up else 3.0
+    tip = [half + reach, -height - 0.5 * reach]
+    lash = np.array([[0.85 * half, -0.3 * height], tip])
+    iris = face.pick("iris", _IRISES)
     for eye in canvas.pair(EYE):
         if made_up:
-            lid = -3.0 - 10.0 * _ROUND
-            colour = face.pick("eye_shadow", _EYE_SHADOWS)
-            eye.polygon(between(1.2 * x, lid, upper), colour, 0.75)
-        eye.polygon(between(x, upper, lower), WHITE)
-        iris = face.pick("iris", _IRISES)
+            eye.polygon(lid, face.pick("eye_shadow", _EYE_SHADOWS), 0.75)
+        eye.polygon(white, WHITE)
         eye.ellipse((0.0, 0.0), (5.0, min(5.0, 0.95 * height)), iris)
         eye.ellipse((0.0, 0.0), (2.4, min(2.4, 0.8 * height)), DARK)
-        eye.line(curve(x, lower), 0.8, shade(face.skin, 0.6))
-        eye.line(curve(x, upper), 2.8 if made_up else 1.6, DARK)
-        if made_up or not has["Male"]:
-            reach = 5.0 if made_up else 3.0
-            lash = np.array(
-                [
-                    [0.85 * half, -0.3 * height],
-                    [half + reach, -height - 0.5 * reach],
-                ]
-            )
+        eye.line(lower_line, 0.8, shade(face.skin, 0.6))
+        eye.line(upper_line, 2.8 if made_up else 1.6, DARK)
+        eye.line(crease, 0.8, shade(face.skin, 0.7))
+        if made_up or not face.has["Male"]:
             eye.line(lash, 1.8 if made_up else 1.2, DARK)
-        eye.line(curve(x, upper - 3.5)[1:-1], 0.8, shade(face.skin, 0.7))
-    if has["Attractive"]:
+    if face.has["Attractive"]:
         for glint in canvas.moved(2.0, -0.35 * height).pair(EYE):
             glint.ellipse((0.0, 0.0), (1.7, min(1.7, 0.5 * height)), WHITE)
     _paint_brows(canvas, face)
@@ -258,13 +256,13 @@ def paint_eyes(canvas: Canvas, face: Face) -> None:
 def _paint_brows(canvas: Canvas, face: Face) -> None:
     base = -14.0 - 1.2 * face.normal["brow"]
     if face.has["Arched_Eyebrows"]:
-        middle = base + 1.5 - 8.5 * np.sin(np.pi * _HALF**1.4)
+        middle = base + 1.5 - 8.5 * np.sin(np.pi * _OUTWARD**1.4)
     else:
-        middle = base - 1.5 * np.sin(np.pi * _HALF)
+        middle = base - 1.5 * np.sin(np.pi * _OUTWARD)
     thickness = 3.6 if face.has["Bushy_Eyebrows"] else 1.5
-    half = thickness * (1.15 - 0.85 * _HALF**2)
+    half = thickness * (1.15 - 0.85 * _OUTWARD**2)
     for side in canvas.pair():
-        brow = between(8.0 + 24.0 * _HALF, middle - half, middle + half)
+        brow = between(8.0 + 24.0 * _OUTWARD, middle - half, middle + half)
         side.polygon(brow, face.beard)
 
 

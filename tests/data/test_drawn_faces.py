@@ -10,7 +10,7 @@ from tensorflow_datasets.datasets.celeb_a import celeb_a_dataset_builder
 
 from data import attributes as attribute_data
 from data import prepared
-from data.drawn_faces import attributes, builder, drawing, examples
+from data.drawn_faces import attributes, builder, drawing, examples, grid
 
 # How often each attribute holds in CelebA's list_attr_celeba.txt, in percent.
 _CELEBA = {
@@ -217,8 +217,8 @@ _DARKER = {
     "Bags_Under_Eyes": (20, 11), "Bangs": (0, -28), "Big_Nose": (11, 27),
     "Bushy_Eyebrows": (14, -18), "Eyeglasses": (35, 2), "Goatee": (0, 72),
     "Heavy_Makeup": (20, -10), "High_Cheekbones": (31, 30),
-    "Mustache": (12, 35), "Sideburns": (38, 10), "Straight_Hair": (50, 80),
-    "Wavy_Hair": (45, 80),
+    "Mustache": (12, 35), "Pointy_Nose": (0, 30), "Sideburns": (38, 10),
+    "Straight_Hair": (50, 86), "Wavy_Hair": (45, 80),
 }  # fmt: skip
 _LIGHTER = {
     "Attractive": (65, -30), "Bald": (0, -55), "Double_Chin": (0, 78),
@@ -344,6 +344,17 @@ def test_landmarks_lie_on_the_parts():
         assert abs(columns.mean() - points["nose"][0]) < 4
 
 
+def test_faces_lie_about_where_celebas_lie():
+    drawn = [_draw(seed)[1] for seed in range(30)]
+    for name, place in {
+        "lefteye_x": 69, "lefteye_y": 111, "righteye_x": 108, "nose_x": 88,
+        "nose_y": 136, "leftmouth_x": 73, "rightmouth_x": 105,
+        "rightmouth_y": 152,
+    }.items():  # fmt: skip
+        places = [landmarks[name] for landmarks in drawn]
+        assert abs(np.mean(places) - place) < 12 and np.std(places) > 1, name
+
+
 def test_an_example_is_a_function_of_seed_split_and_number():
     first = examples.draw_example(5, "train", 7)
     np.random.seed(1)
@@ -369,6 +380,21 @@ def test_identities_do_not_repeat():
         for index in range(5)
     }
     assert len(identities) == 15 and min(identities) > 0
+
+
+def test_the_rarest_attributes_of_a_face_come_first():
+    faces = [
+        {"hat": True, "blond": True, "scar": False},
+        {"hat": False, "blond": True, "scar": True},
+        {"hat": True, "blond": True, "scar": True},
+        {"hat": True, "blond": False, "scar": False},
+    ]
+    assert grid.rarest(faces, 2) == [
+        ["hat", "blond"],
+        ["scar", "blond"],
+        ["scar", "hat"],
+        ["hat"],
+    ]
 
 
 def test_the_conventions_are_written_down():
