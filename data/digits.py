@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn import datasets, model_selection
 
+from data import streams
+
 SCAN_SIZE = 8
 NUM_CLASSES = 10
 _LARGEST_VALUE = 16.0
@@ -113,6 +115,7 @@ def training_batches(
     split_seed: int,
     seed: int,
     start: int = 0,
+    shard: streams.Shard | None = None,
 ) -> tf.data.Dataset:
     """Makes the endless stream of training batches.
 
@@ -120,12 +123,13 @@ def training_batches(
     the same whether or not those before were read in the same process.
 
     Args:
-        batch_size: Examples in a batch; every batch is full.
+        batch_size: Examples in a step, over all workers; all are full.
         num_pairs: Size of the training set.
         canvas: Size of the images, see `overlap`.
         split_seed: Decides which scans are for training.
         seed: Decides the pairs and their order.
         start: How many batches to leave out.
+        shard: Which worker's part of each batch; all of it by default.
 
     Returns:
         Batches of (images, labels), as `draw_pairs` returns them.
@@ -134,8 +138,15 @@ def training_batches(
     pairs = draw_pairs(train, num_pairs, canvas, seed)
     dataset = tf.data.Dataset.from_tensor_slices(pairs)
     dataset = dataset.shuffle(num_pairs, seed=seed).repeat()
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    return dataset.skip(start).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.batch(batch_size, drop_remainder=True).skip(start)
+    shard = shard or streams.Shard()
+    share = shard.batch_size(batch_size)
+    first = shard.index * share
+
+    def part(*batch):
+        return tf.nest.map_structure(lambda t: t[first : first + share], batch)
+
+    return dataset.map(part).prefetch(tf.data.AUTOTUNE)
 
 
 def test_batches(

@@ -4,6 +4,7 @@ from graddrop_tf import random
 from graddrop_tf._version import __version__
 from graddrop_tf.clipping import clip_after_reduction
 from graddrop_tf.combiner import Chain, Combiner, Streaming
+from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
 from graddrop_tf.gradients import compute_gradients
 from graddrop_tf.inference import inference_model
 from graddrop_tf.losses import VectorLoss
@@ -43,4 +44,6 @@ __all__ = [
     "inference_model",
     "random",
     "sign_purity",
+    "synchronize_optimizer",
+    "train_on_replicas",
 ]

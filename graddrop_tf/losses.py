@@ -162,7 +162,9 @@ class VectorLoss(keras.losses.Loss):
                     f"{values.shape}."
                 )
             values *= weight
-        return replicas.scale_loss(tf.reduce_mean(values, axis=0))
+        # A replica may have none of the last examples.
+        count = tf.cast(tf.maximum(tf.shape(values)[0], 1), values.dtype)
+        return replicas.scale_loss(tf.reduce_sum(values, axis=0) / count)
 
     def weighted(self, values: tf.Tensor) -> tf.Tensor:
         """Applies `loss_weights` to the T losses."""
@@ -280,6 +282,8 @@ class PerLossCompileLoss(CompileLoss):
             loss._replace(loss=self._record(i, loss.loss, loss.loss_weights))
             for i, loss in zip(self._positions, flat, strict=True)
         ]
+        for metric in self.metrics:
+            metric.update_state = self._by_examples(metric.update_state)
 
     def _record(self, position, loss, loss_weight):
         def recording(y_true, y_pred, sample_weight=None):
@@ -288,9 +292,17 @@ class PerLossCompileLoss(CompileLoss):
             if loss_weight is not None:
                 weighted *= loss_weight
             self._recorded.values[position] = weighted
+            self._recorded.num_examples = tf.shape(y_pred)[0]
             return value
 
         return recording
+
+    def _by_examples(self, update_state):
+        # Keras weights the mean of a loss by the static batch size, if any.
+        def update(value, sample_weight=None):
+            return update_state(value, self._recorded.num_examples)
+
+        return update
 
     def call(self, y_true, y_pred, sample_weight=None):
         """Computes the weighted sum of all losses, a scalar."""

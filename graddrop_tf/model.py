@@ -5,7 +5,15 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import clipping, gradients, losses, penalty, replicas, stacks
+from graddrop_tf import (
+    clipping,
+    fitting,
+    gradients,
+    losses,
+    penalty,
+    replicas,
+    stacks,
+)
 from graddrop_tf.configuration import check_count
 from graddrop_tf.recipe import Recipe, RecipeState
 
@@ -74,6 +82,7 @@ class MultiLossModel(keras.Model):
         )
         self.loss_chunk_size = loss_chunk_size
         self._check_chunks()
+        fitting.train_on_replicas(self)
 
     @property
     def recipe(self) -> Recipe:
@@ -120,8 +129,7 @@ class MultiLossModel(keras.Model):
             weighted_metrics: As in Keras.
             run_eagerly: As in Keras.
             steps_per_execution: As in Keras.
-            jit_compile: As in Keras; not with several replicas, like
-                gradient accumulation.
+            jit_compile: As in Keras; not with several replicas.
             auto_scale_loss: As in Keras.
 
         Raises:
@@ -133,14 +141,6 @@ class MultiLossModel(keras.Model):
             raise ValueError(
                 "`jit_compile=True` works with one replica only: leave it at "
                 "'auto' under a strategy of "
-                f"{self.distribute_strategy.num_replicas_in_sync} replicas."
-            )
-        accumulate = getattr(optimizer, "gradient_accumulation_steps", None)
-        if several and accumulate and not run_eagerly:
-            raise ValueError(
-                "Keras accumulates gradients over steps with one replica "
-                f"only. Received: gradient_accumulation_steps={accumulate} "
-                "under a strategy of "
                 f"{self.distribute_strategy.num_replicas_in_sync} replicas."
             )
         if isinstance(loss, losses.VectorLoss) and loss_weights is not None:

@@ -1,13 +1,16 @@
 """What all commands share: reading flags, and answering in one line."""
 
 import dataclasses
+import io
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from absl import flags
 
-from trainers import errors
+from trainers import config, errors, workers
 
 _CONFIG = "--config."
 # Flags that absl adds of itself.
@@ -40,7 +43,9 @@ def define_run_flags(values: flags.FlagValues, experiments: dict) -> None:
     flags.DEFINE_string(
         "strategy", "auto",
         "`one` device, all of them `mirrored`, or `auto`: mirrored where "
-        "there are several.",
+        "there are several. With `multi_worker`, the command is started once "
+        "for each worker; TF_CONFIG or Slurm's variables say which it is, "
+        "and all see one --run_dir.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
@@ -55,9 +60,72 @@ def define_run_flags(values: flags.FlagValues, experiments: dict) -> None:
     )  # fmt: skip
 
 
-def _values_text(config) -> str:
+def define_switches(values: flags.FlagValues) -> None:
+    """Defines short names of values that the configs of training share.
+
+    Args:
+        values: Where to define them.
+    """
+    flags.DEFINE_enum(
+        "mixed_precision", None, config.PRECISIONS,
+        "Short for --config.mixed_precision.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_bool(
+        "jit_compile", None, "Short for --config.jit_compile.",
+        flag_values=values,
+    )  # fmt: skip
+    for name in "steps_per_execution", "gradient_accumulation_steps":
+        flags.DEFINE_integer(
+            name, None, f"Short for --config.{name}.", lower_bound=1,
+            flag_values=values,
+        )  # fmt: skip
+
+
+def switches(values: flags.FlagValues) -> dict[str, str]:
+    """Returns what `define_switches` was given, as texts by field."""
+    names = (
+        "mixed_precision",
+        "jit_compile",
+        "steps_per_execution",
+        "gradient_accumulation_steps",
+    )
+    return {
+        name: str(values[name].value)
+        for name in names
+        if values[name].value is not None
+    }
+
+
+def speak_as(worker: workers.Worker) -> None:
+    """Lets every line of output say which of several workers it is of."""
+    if worker.count > 1:
+        name = f"[worker {worker.index + 1} of {worker.count}] "
+        sys.stdout = _Named(sys.stdout, name)
+        sys.stderr = _Named(sys.stderr, name)
+
+
+class _Named(io.TextIOBase):
+    """Puts a name before each line."""
+
+    def __init__(self, stream: TextIO, name: str):
+        self._stream = stream
+        self._name = name
+        self._at_start = True
+
+    def write(self, text: str) -> int:
+        lines = text.splitlines(keepends=True)
+        for line in lines:
+            self._stream.write(self._name + line if self._at_start else line)
+            self._at_start = line.endswith("\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def _values_text(values: config.Config) -> str:
     return ", ".join(
-        f"{name}={value}" for name, value in dataclasses.asdict(config).items()
+        f"{name}={value}" for name, value in dataclasses.asdict(values).items()
     )
 
 
@@ -152,13 +220,18 @@ def guarded(
         arguments: The command line without the program.
 
     Returns:
-        The exit code: 2 for a user's mistake, 130 when interrupted.
+        The exit code: 2 for a user's mistake, 75 (EX_TEMPFAIL) where the
+        same command continues what was cut off from outside, 130 when
+        interrupted.
     """
     try:
         return main(arguments)
     except errors.UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except errors.InterruptedRunError as error:
+        print(f"{error}; the same command continues.", file=sys.stderr)
+        return os.EX_TEMPFAIL
     except KeyboardInterrupt:
         print("interrupted; the same command again continues.", file=sys.stderr)
         return 130

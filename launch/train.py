@@ -4,6 +4,9 @@ python -m launch.train --experiment=NAME --method=RECIPE --run_dir=DIR
 
 A recipe is one or several methods joined by +, for example baseline,
 graddrop(k=0.25), gradnorm(alpha=1.5)+graddrop or clip(1.0)+pcgrad.
+
+After SIGTERM it saves at the next step and exits with code 75 (EX_TEMPFAIL),
+as it does when another worker is gone: a scheduler may start it again.
 """
 
 import pathlib
@@ -13,10 +16,18 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import command
-from trainers import config, experiment, registry, runs, strategies
+from trainers import (
+    config,
+    experiment,
+    registry,
+    runs,
+    strategies,
+    workers,
+)
 
 FLAGS = flags.FlagValues()
 command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+command.define_switches(FLAGS)
 flags.DEFINE_string(
     "method", None, "Required; a recipe, see above.", flag_values=FLAGS
 )
@@ -35,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     positional, texts = parsed
     command.refuse_positional(positional)
     command.require(FLAGS, "experiment", "method", "run_dir")
-    strategies.split_cpu(FLAGS.logical_cpus)
+    command.speak_as(workers.find(FLAGS.strategy))
+    strategies.start(FLAGS.strategy, FLAGS.logical_cpus)
+    texts |= command.switches(FLAGS)
     run = experiment.Run(
         experiment=FLAGS.experiment,
         method=str(runs.parse_method(FLAGS.method)),

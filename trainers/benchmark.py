@@ -595,12 +595,13 @@ def _measure_input(rounds: int, progress: _Progress) -> list[Row]:
         )
         faces = attributes.AttributeSet("drawn_faces", ["attributes"], folder)
 
+        batches = faces.training_batches(
+            "train", _CELEBA_SHAPE, batch_size=_CELEBA_BATCH, seed=0
+        ).take(_IMAGES_READ // _CELEBA_BATCH)
+
         def read() -> None:
-            # A pipeline of its own each time: none is ahead of its reader.
-            batches = faces.training_batches(
-                "train", _CELEBA_SHAPE, batch_size=_CELEBA_BATCH, seed=0
-            )
-            for _ in batches.take(_IMAGES_READ // _CELEBA_BATCH):
+            # Started anew each time: the pipeline is not ahead of its reader.
+            for _ in batches:
                 pass
 
         progress.say("building the model")

@@ -24,6 +24,13 @@ is Table 1, Table 4 and Figure 3 of the paper, whose numbers are
 | GradDrop | 8.52 | 29.57 | 0.45 |
 | GradNorm + GradDrop | 8.57 | 29.50 | |
 
+A step of the baseline is 316 billion operations, counted from the shapes: 32 ms
+at 10 TFLOP/s, 1.8 hours for the default 200,000 steps. With the speeds that
+`launch.benchmark --suite=shared` measured (docs/results.md), a run of GradDrop,
+PCGrad, MGDA or GradNorm takes 2.3 to 2.5 hours there; the gradient penalty,
+which goes backward twice, about four. Ten methods and three seeds are three
+days of one such GPU, evaluation not counted. No GPU was there to measure on.
+
 Max F1 is the best F1 of each attribute over decision thresholds, then the mean.
 The paper's column reads like half of that; ours is not halved.
 
@@ -36,7 +43,7 @@ with CelebA's own schema, of any size.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -44,6 +51,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from data import attributes as attribute_data
+from data import streams
 from trainers import (
     attribute_metrics,
     experiment,
@@ -51,10 +59,13 @@ from trainers import (
     loop,
     plots,
     statistics,
+    strategies,
 )
 from trainers import config as config_lib
 
 _TABLE = "attributes.csv"
+_KEPT = "gradients/hypothetical_kept_share"
+_MONITORED_BATCHES = 16
 _MARGINALIZATION = ("graddrop", "graddrop(marginalize_batch=False)")
 _WIDTHS = (1, 2, 4, 8)
 _NUM_DENSE = 2
@@ -251,6 +262,9 @@ class Celeba(experiment.FitExperiment):
     compared_label = "error in percentage points"
     compared_digits = 2
     lower_is_better = True
+    search_space: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "log_uniform(1e-4, 1e-2)"
+    }
 
     def count_losses(self, run: experiment.Run) -> int:
         """See the base class."""
@@ -289,7 +303,9 @@ class Celeba(experiment.FitExperiment):
         )
         return model
 
-    def training_data(self, run: experiment.Run, start: int) -> tf.data.Dataset:
+    def training_data(
+        self, run: experiment.Run, start: int, shard: streams.Shard
+    ) -> tf.data.Dataset:
         """See the base class."""
         return self._data(run).training_batches(
             run.config.training_split,
@@ -297,6 +313,7 @@ class Celeba(experiment.FitExperiment):
             batch_size=run.config.batch_size,
             seed=run.seed,
             start=start,
+            shard=shard,
         )
 
     def test_data(self, run: experiment.Run) -> tf.data.Dataset:
@@ -310,8 +327,24 @@ class Celeba(experiment.FitExperiment):
     def callbacks(
         self, run: experiment.Run, model: keras.Model
     ) -> Sequence[keras.callbacks.Callback]:
-        """See the base class."""
-        return []
+        """Looks at the gradients of batches of an order of their own."""
+        # It measures a whole batch on one device: the chief is enough.
+        if not (run.config.monitor_steps and run.worker.is_chief):
+            return []
+        batches = self._data(run).training_batches(
+            run.config.training_split,
+            run.config.shape,
+            batch_size=run.config.batch_size,
+            seed=run.seed + 1,
+        )
+        return [
+            gd.GradientMonitor(
+                batches.take(_MONITORED_BATCHES).cache(),
+                every_steps=run.config.monitor_steps,
+                path=run.directory / "gradients.csv",
+                log_dir=run.directory / "tensorboard" / "gradients",
+            )
+        ]
 
     def check_data(self, run: experiment.Run) -> None:
         """See the base class."""
@@ -323,7 +356,9 @@ class Celeba(experiment.FitExperiment):
     ) -> dict[str, float]:
         """Writes `attributes.csv`, and says what a constant guess gives."""
         data = self._data(run)
-        logits = model.predict(self.test_data(run), verbose=0)
+        logits = model.predict(
+            strategies.in_order(self.test_data(run)), verbose=0
+        )
         labels = data.labels(run.config.evaluation_split)
         values = []
         for metric in _metrics(len(data.names)):
@@ -331,14 +366,15 @@ class Celeba(experiment.FitExperiment):
             values.append(metric.per_attribute().numpy())
         rates = labels.mean(axis=0)
         rows = zip(data.names, rates, *values, strict=True)
-        files.write_text(
-            run.directory / _TABLE,
-            "attribute,frequency,error_rate,max_f1\n"
-            + "".join(
-                f"{name},{rate:.6f},{wrong:.6f},{best:.6f}\n"
-                for name, rate, wrong, best in rows
-            ),
-        )
+        if run.worker.is_chief:
+            files.write_text(
+                run.directory / _TABLE,
+                "attribute,frequency,error_rate,max_f1\n"
+                + "".join(
+                    f"{name},{rate:.6f},{wrong:.6f},{best:.6f}\n"
+                    for name, rate, wrong, best in rows
+                ),
+            )
         constant = np.minimum(rates, 1.0 - rates)
         return {"majority_error": 100.0 * float(constant.mean())}
 
@@ -409,6 +445,18 @@ class Celeba(experiment.FitExperiment):
                         courses("val_max_f1", _MARGINALIZATION),
                         "step",
                         "max F1 %",
+                    ),
+                )
+            )
+        if all(_KEPT in rows[0] for runs in logs.values() for rows in runs):
+            figures.append(
+                experiment.Figure(
+                    "celeba_kept",
+                    "Share of the gradients' values that GradDrop passes, or "
+                    f"would pass in a model trained otherwise, {bands} "
+                    "(Figure 3c).",
+                    plots.courses(
+                        courses(_KEPT, list(logs)), "step", "values kept %"
                     ),
                 )
             )

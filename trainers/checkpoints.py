@@ -2,8 +2,9 @@
 
 Keras saves neither the seed states of layers such as `Dropout` nor renames
 finished files into place, hence these. A checkpoint is one NPZ file with all
-variables of a model and its optimizer, in order; the archive's checksums tell
-a damaged file.
+variables of a model and its optimizer, in order, and in the middle of an epoch
+also those of its metrics, so that its row of the log comes out the same; the
+archive's checksums tell a damaged file.
 """
 
 import pathlib
@@ -17,45 +18,73 @@ import numpy as np
 from trainers import errors, files
 
 _BEST = "best.npz"
-_KEPT = 2
 _DAMAGE = (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError)
 
 
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, directory: pathlib.Path, model: keras.Model):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        model: keras.Model,
+        *,
+        num_kept: int = 2,
+        writes: bool = True,
+    ):
         """Makes nothing yet.
 
         Args:
             directory: Where the checkpoints lie or will lie.
             model: A built model, its optimizer built as well.
+            num_kept: How many of the newest are kept.
+            writes: Whether this process is the one that writes them.
         """
         self._directory = directory
+        self._model = model
         self._variables = [*model.variables, *model.optimizer.variables]
+        self._num_kept = num_kept
+        self._writes = writes
+        self._metrics: list[np.ndarray] = []
 
-    def save(self, step: int) -> pathlib.Path:
+    def save(self, step: int, in_epoch: bool = False) -> pathlib.Path:
         """Writes the state after `step` steps and drops older ones.
+
+        All workers have to call it; one of them writes.
 
         Args:
             step: How many steps were taken.
+            in_epoch: Whether an epoch is not finished, so that the state of
+                its metrics counts.
 
         Returns:
             The file.
+
+        Raises:
+            UserError: If it cannot be written.
         """
         path = self._path(step)
-        arrays = {
-            f"{index:05d}": keras.ops.convert_to_numpy(variable)
-            for index, variable in enumerate(self._variables)
-        }
+        # What replicas count each for itself is summed by all of them.
+        metrics = _arrays(self._model.metrics_variables if in_epoch else [])
+        if not self._writes:
+            return path
         with files.replacing(path) as file:
-            np.savez(file, step=step, paths=self._paths(), **arrays)
-        for old in self._newest_first()[_KEPT:]:
+            np.savez(
+                file,
+                step=step,
+                paths=self._paths(),
+                num_metrics=len(metrics),
+                **_numbered("", _arrays(self._variables)),
+                **_numbered("metric", metrics),
+            )
+        for old in self._newest_first()[self._num_kept :]:
             old.unlink()
         return path
 
     def keep_as_best(self, step: int) -> None:
         """Keeps a copy of what was saved after `step` steps, for good."""
+        if not (self._writes and self._path(step).exists()):
+            return
         with (
             open(self._path(step), "rb") as saved,
             files.replacing(self._directory / _BEST) as best,
@@ -73,7 +102,7 @@ class Checkpoints:
         """
         path = self._directory / _BEST
         try:
-            step, names, arrays = _read(path)
+            step, names, arrays, _ = _read(path)
         except _DAMAGE as error:
             raise errors.UserError(
                 f"{path} cannot be read ({error}); remove the run directory "
@@ -95,7 +124,7 @@ class Checkpoints:
         paths = self._newest_first()
         for path in paths:
             try:
-                step, names, arrays = _read(path)
+                step, names, arrays, self._metrics = _read(path)
             except _DAMAGE as error:
                 print(f"{path} is damaged ({error}); trying the one before.")
                 continue
@@ -107,6 +136,13 @@ class Checkpoints:
                 "be read; remove the run directory to start again."
             )
         return 0
+
+    def restore_metrics(self) -> None:
+        """Loads the metrics of an unfinished epoch, once they are built."""
+        variables = self._model.metrics_variables if self._metrics else []
+        for variable, array in zip(variables, self._metrics, strict=True):
+            variable.assign(array)
+        self._metrics = []
 
     def _assign(
         self, path: pathlib.Path, names: Sequence[str], arrays: list[np.ndarray]
@@ -138,9 +174,25 @@ class Checkpoints:
         return sorted(self._directory.glob("step-*.npz"), reverse=True)
 
 
-def _read(path: pathlib.Path) -> tuple[int, list[str], list[np.ndarray]]:
-    """Reads a checkpoint: its step, names and values of the variables."""
+def _arrays(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def _numbered(
+    prefix: str, arrays: Sequence[np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {f"{prefix}{i:05d}": array for i, array in enumerate(arrays)}
+
+
+def _read(
+    path: pathlib.Path,
+) -> tuple[int, list[str], list[np.ndarray], list[np.ndarray]]:
+    """Reads a checkpoint: its step, names and values of variables, metrics."""
     with np.load(path) as archive:
         names = archive["paths"].tolist()
         arrays = [archive[f"{index:05d}"] for index in range(len(names))]
-        return int(archive["step"]), names, arrays
+        metrics = [
+            archive[f"metric{index:05d}"]
+            for index in range(int(archive["num_metrics"]))
+        ]
+        return int(archive["step"]), names, arrays, metrics

@@ -9,6 +9,7 @@ import graddrop_tf as gd
 from graddrop_tf.methods import METHODS
 from trainers import errors
 
+PRECISIONS = ("none", "bfloat16", "float16")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -31,15 +32,54 @@ class FitConfig(Config):
         steps: Optimizer steps in all.
         steps_per_epoch: Steps from one evaluation and checkpoint to the next.
         batch_size: Examples in a step, over all replicas.
+        mixed_precision: `none`, or what to compute in: `bfloat16`, or
+            `float16` with a loss scale.
+        steps_per_execution: Steps that are run before the program looks.
+        gradient_accumulation_steps: Steps whose gradients make one update.
+        checkpoint_steps: Steps from one checkpoint inside of an epoch to the
+            next; 0 for none.
+        checkpoint_minutes: Minutes after which there is one; 0 for none.
+        kept_checkpoints: How many of the newest are kept.
     """
 
     steps: int = 1000
     steps_per_epoch: int = 100
     batch_size: int = 32
+    mixed_precision: str = "none"
+    steps_per_execution: int = 1
+    gradient_accumulation_steps: int = 1
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 10.0
+    kept_checkpoints: int = 2
 
     def __post_init__(self):
         """Refuses values that cannot be trained with."""
-        require_positive(self, "steps", "steps_per_epoch", "batch_size")
+        require_positive(
+            self,
+            "steps",
+            "steps_per_epoch",
+            "batch_size",
+            "steps_per_execution",
+            "gradient_accumulation_steps",
+            "kept_checkpoints",
+        )
+        if self.mixed_precision not in PRECISIONS:
+            raise ValueError(
+                f"mixed_precision: got {self.mixed_precision!r}, expected one "
+                f"of {', '.join(PRECISIONS)}."
+            )
+        for name in "steps_per_execution", "gradient_accumulation_steps":
+            if self.steps_per_epoch % getattr(self, name):
+                raise ValueError(
+                    f"steps_per_epoch: got {self.steps_per_epoch}, expected a "
+                    f"multiple of {name} ({getattr(self, name)}); change one "
+                    "of them."
+                )
+        for name in "checkpoint_steps", "checkpoint_minutes":
+            if not getattr(self, name) >= 0:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)}, expected 0 or more."
+                )
         if self.steps % self.steps_per_epoch:
             raise ValueError(
                 f"steps: got {self.steps}, expected a multiple of "

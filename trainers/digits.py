@@ -32,6 +32,7 @@ other method had a say in it.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -39,6 +40,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from data import digits as digits_data
+from data import streams
 from trainers import config as config_lib
 from trainers import experiment, loop, plots, statistics
 
@@ -129,6 +131,9 @@ class Digits(experiment.FitExperiment):
     compared_label = "error in percentage points"
     compared_digits = 2
     lower_is_better = True
+    search_space: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "log_uniform(1e-3, 3e-2)"
+    }
 
     def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
         """See the base class."""
@@ -152,7 +157,9 @@ class Digits(experiment.FitExperiment):
         )
         return model
 
-    def training_data(self, run: experiment.Run, start: int) -> tf.data.Dataset:
+    def training_data(
+        self, run: experiment.Run, start: int, shard: streams.Shard
+    ) -> tf.data.Dataset:
         """See the base class."""
         return digits_data.training_batches(
             batch_size=run.config.batch_size,
@@ -161,6 +168,7 @@ class Digits(experiment.FitExperiment):
             split_seed=run.config.split_seed,
             seed=run.seed,
             start=start,
+            shard=shard,
         )
 
     def test_data(self, run: experiment.Run) -> tf.data.Dataset:

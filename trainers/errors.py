@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class DivergedError(Exception):
     """A loss is no longer a finite number."""
+
+
+class InterruptedRunError(Exception):
+    """A run was cut off from outside; the same command continues it."""

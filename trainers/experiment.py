@@ -5,9 +5,10 @@ and never asks which methods are in it.
 """
 
 import abc
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -16,8 +17,24 @@ import tensorflow as tf
 from matplotlib import figure as matplotlib_figure
 
 import graddrop_tf as gd
+from data import streams
 from trainers import config as config_lib
-from trainers import errors, loop, statistics, strategies
+from trainers import (
+    errors,
+    loop,
+    preemption,
+    statistics,
+    strategies,
+    workers,
+)
+
+# What a collective operation ends with when a process or its machine ends.
+_LOST_WORKER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +60,11 @@ class Run:
     data_dir: str | None = None
     strategy: str = "auto"
     logical_cpus: int = 1
+
+    @property
+    def worker(self) -> workers.Worker:
+        """Which of the processes that train together this one is."""
+        return workers.find(self.strategy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +144,8 @@ class Experiment(abc.ABC):
         distributes: Whether it can use several replicas.
         reads_data_dir: Whether it reads data sets prepared elsewhere.
         sample: What one sample of a metric belongs to, such as "seed".
+        search_space: Ranges for `launch.tune`, see `search_space.py`: by
+            field of the config, or by method as in `graddrop.k`.
     """
 
     title: ClassVar[str]
@@ -135,6 +159,7 @@ class Experiment(abc.ABC):
     distributes: ClassVar[bool] = False
     reads_data_dir: ClassVar[bool] = False
     sample: ClassVar[str]
+    search_space: ClassVar[Mapping[str, str]] = {}
 
     def is_published(self, config: Mapping[str, Any]) -> bool:
         """Whether the paper's numbers are of the data of this config."""
@@ -194,12 +219,14 @@ class FitExperiment(Experiment):
         """Makes the compiled model."""
 
     @abc.abstractmethod
-    def training_data(self, run: Run, start: int) -> tf.data.Dataset:
-        """Makes the endless training batches from step `start` on."""
+    def training_data(
+        self, run: Run, start: int, shard: streams.Shard
+    ) -> tf.data.Dataset:
+        """Makes a worker's part of endless batches from step `start` on."""
 
     @abc.abstractmethod
     def test_data(self, run: Run) -> tf.data.Dataset:
-        """Makes one pass over the test batches."""
+        """Makes one pass over the test batches, the same for all workers."""
 
     @abc.abstractmethod
     def summarize(self, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -251,32 +278,62 @@ class FitExperiment(Experiment):
     ) -> dict[str, float]:
         """See the base class."""
         strategy = strategies.make(run.strategy, run.logical_cpus)
-        with strategy.scope():
+        worker = run.worker
+        with preemption.watching() as notice:
+            with strategy.scope(), _computing_in(run.config.mixed_precision):
+                try:
+                    model = self.build(run, recipe)
+                except ValueError as error:
+                    raise errors.UserError(
+                        f"{run.experiment} with {run.method}: {error}"
+                    ) from error
+                _finish(model, run.config)
             try:
-                model = self.build(run, recipe)
-            except ValueError as error:
-                raise errors.UserError(
-                    f"{run.experiment} with {run.method}: {error}"
-                ) from error
-            model.optimizer.build(model.trainable_variables)
-        try:
-            rows = loop.fit(
-                model,
-                lambda start: self.training_data(run, start),
-                self.test_data(run),
-                steps=run.config.steps,
-                steps_per_epoch=run.config.steps_per_epoch,
-                directory=run.directory,
-                verbosity=verbosity,
-                watched=self.watched,
-                callbacks=self.callbacks(run, model),
-            )
-        except tf.errors.OpError:
-            self.check_data(run)
-            raise
+                rows = loop.fit(
+                    model,
+                    lambda start: self.training_data(run, start, worker.shard),
+                    self.test_data(run),
+                    config=run.config,
+                    directory=run.directory,
+                    verbosity=verbosity,
+                    watched=self.watched,
+                    callbacks=self.callbacks(run, model),
+                    worker=worker,
+                    notice=notice,
+                )
+            except tf.errors.OpError as error:
+                if worker.count > 1 and isinstance(error, _LOST_WORKER):
+                    raise errors.InterruptedRunError(
+                        "another worker is gone "
+                        f"({type(error).__name__}); start all of them again"
+                    ) from None
+                self.check_data(run)
+                raise
         return {**self.summarize(rows), **self.conclude(run, model)}
 
     def samples(self, record: Record) -> dict[str, np.ndarray]:
         """See the base class."""
         metrics = record.results["metrics"]
         return {name: np.array([value]) for name, value in metrics.items()}
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Lets layers made inside compute in another precision than float32."""
+    before = keras.config.dtype_policy()
+    if precision != "none":
+        keras.config.set_dtype_policy(f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _finish(model: keras.Model, config: config_lib.FitConfig) -> None:
+    """Sets what is the same for all experiments, and builds the optimizer."""
+    model.steps_per_execution = config.steps_per_execution
+    optimizer = model.optimizer
+    if config.gradient_accumulation_steps > 1:
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner.gradient_accumulation_steps = config.gradient_accumulation_steps
+    optimizer.build(model.trainable_variables)

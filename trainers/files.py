@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 from trainers import errors
 
+SUFFIX = ".tmp"
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
@@ -21,17 +23,27 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
 
     Yields:
         The new version, open for writing.
+
+    Raises:
+        UserError: If it cannot be written; the old version stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + SUFFIX)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise errors.UserError(
+                f"{path} cannot be written ({error.strerror or error}); what "
+                "was there before is still there. Make room, or see to the "
+                "permissions, and use the same command again."
+            ) from None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

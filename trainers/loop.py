@@ -6,13 +6,24 @@ import math
 import pathlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from trainers import checkpoints, errors, files
+from graddrop_tf import fitting
+from trainers import (
+    checkpoints,
+    errors,
+    files,
+    preemption,
+    strategies,
+    workers,
+)
+from trainers import config as config_lib
 
 VERBOSITIES = ("bar", "lines")
 _SECONDS_BETWEEN_LINES = 10.0
@@ -43,19 +54,20 @@ class ProgressLines:
 class StopOnNan(keras.callbacks.Callback):
     """Ends training with a `DivergedError` at the first loss not finite."""
 
-    def __init__(self, steps_per_epoch: int):
+    def __init__(self, steps_per_epoch: int, start: int = 0):
         """Makes the callback.
 
         Args:
             steps_per_epoch: Steps in an epoch.
+            start: Steps taken before.
         """
         super().__init__()
         self._steps_per_epoch = steps_per_epoch
-        self._first_step = 0
+        self._start = start
 
     def on_epoch_begin(self, epoch, logs=None):
         """Notes the step."""
-        self._first_step = epoch * self._steps_per_epoch
+        self._first_step = max(epoch * self._steps_per_epoch, self._start)
 
     def on_train_batch_end(self, batch, logs=None):
         """Looks at the training losses."""
@@ -63,7 +75,7 @@ class StopOnNan(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Looks at the test losses, before anything is saved."""
-        self._check(logs, self._first_step + self._steps_per_epoch)
+        self._check(logs, (epoch + 1) * self._steps_per_epoch)
 
     def _check(self, logs: Mapping[str, float], step: int) -> None:
         bad = {
@@ -84,15 +96,19 @@ class StopOnNan(keras.callbacks.Callback):
 class CsvLog(keras.callbacks.Callback):
     """Keeps `metrics.csv`: a row for each epoch, also over several starts."""
 
-    def __init__(self, path: pathlib.Path, steps_per_epoch: int):
+    def __init__(
+        self, path: pathlib.Path, steps_per_epoch: int, writes: bool = True
+    ):
         """Reads the rows of earlier starts.
 
         Args:
             path: The file.
             steps_per_epoch: Steps in an epoch.
+            writes: Whether this process is the one that writes it.
         """
         super().__init__()
         self._path = path
+        self._writes = writes
         self._steps_per_epoch = steps_per_epoch
         self.rows = read_csv(path)
 
@@ -104,6 +120,8 @@ class CsvLog(keras.callbacks.Callback):
         """Adds a row."""
         step = (epoch + 1) * self._steps_per_epoch
         self.rows.append({"step": step, **logs})
+        if not self._writes:
+            return
         text = io.StringIO()
         writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
         writer.writeheader()
@@ -111,23 +129,87 @@ class CsvLog(keras.callbacks.Callback):
         files.write_text(self._path, text.getvalue())
 
 
-class SaveEpoch(keras.callbacks.Callback):
-    """Writes a checkpoint after each epoch."""
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Writes checkpoints: after each epoch, in between, and when told to stop.
 
-    def __init__(self, saved: checkpoints.Checkpoints, steps_per_epoch: int):
+    All workers decide together, so that they save and stop at one step.
+    """
+
+    def __init__(
+        self,
+        saved: checkpoints.Checkpoints,
+        config: config_lib.FitConfig,
+        start: int,
+        notice: preemption.Notice,
+        gather: strategies.Gathering,
+    ):
         """Makes the callback.
 
         Args:
             saved: The checkpoints of the run.
-            steps_per_epoch: Steps in an epoch.
+            config: Says when there is to be one.
+            start: Steps taken before.
+            notice: Whether the process has been told to stop.
+            gather: The exchange between the workers.
         """
         super().__init__()
         self._saved = saved
-        self._steps_per_epoch = steps_per_epoch
+        self._config = config
+        self._start = start
+        self._notice = notice
+        self._gather = gather
+        self._saved_at = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Takes up an epoch where it was left."""
+        first = epoch * self._config.steps_per_epoch
+        self._first_step = max(first, self._start)
+        self._looked_at = self._first_step
+        self._saved.restore_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves in the middle of an epoch."""
+        step = self._first_step + batch + 1
+        # At the end of an epoch comes its test first; the sums of unfinished
+        # updates are in no checkpoint.
+        if (
+            step % self._config.steps_per_epoch == 0
+            or step % self._config.gradient_accumulation_steps
+        ):
+            return
+        every = self._config.checkpoint_steps
+        due = every and step // every > self._looked_at // every
+        self._looked_at = step
+        stop, late = self._ask()
+        if due or late or stop:
+            self._save(step, in_epoch=True)
+        if stop:
+            self._stop(step)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves."""
-        self._saved.save((epoch + 1) * self._steps_per_epoch)
+        """Saves a whole epoch."""
+        step = (epoch + 1) * self._config.steps_per_epoch
+        self._save(step, in_epoch=False)
+        if step < self._config.steps and self._ask()[0]:
+            self._stop(step)
+
+    def _ask(self) -> tuple[bool, bool]:
+        """Whether a worker was told to stop; whether it has been long."""
+        seconds = 60.0 * self._config.checkpoint_minutes
+        late = 0.0 < seconds <= time.monotonic() - self._saved_at
+        answers = self._gather(2.0 * self._notice.given + late)
+        # The chief's clock is that of all.
+        return bool(np.any(answers >= 2.0)), bool(answers[0] % 2.0)
+
+    def _save(self, step: int, in_epoch: bool) -> None:
+        self._saved.save(step, in_epoch)
+        self._saved_at = time.monotonic()
+
+    def _stop(self, step: int) -> None:
+        raise errors.InterruptedRunError(
+            f"stopped by SIGTERM and saved after step {step} of "
+            f"{self._config.steps}"
+        )
 
 
 class KeepBest(keras.callbacks.Callback):
@@ -230,25 +312,29 @@ def fit(
     training_data: Callable[[int], tf.data.Dataset],
     test_data: tf.data.Dataset,
     *,
-    steps: int,
-    steps_per_epoch: int,
+    config: config_lib.FitConfig,
     directory: pathlib.Path,
     verbosity: str,
     watched: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    worker: workers.Worker | None = None,
+    notice: preemption.Notice | None = None,
 ) -> list[dict[str, Any]]:
     """Trains a model from its last checkpoint, if any, to the end.
 
     On one replica of a CPU the weights and the log come out bit for bit the
-    same, however often the process was killed on the way.
+    same, however often the process was killed on the way; on several the
+    log's row of an epoch that was cut in two is the same up to rounding.
 
     Args:
         model: A compiled model, built, its optimizer built as well.
-        training_data: Gives endless batches from a step on.
-        test_data: What to evaluate on after each epoch.
-        steps: Steps in all; a multiple of `steps_per_epoch`.
-        steps_per_epoch: Steps from one evaluation to the next.
-        directory: Takes `metrics.csv`, `checkpoints` and `tensorboard`.
+        training_data: Gives the worker's part of endless batches from a step
+            on.
+        test_data: What to evaluate on after each epoch, the same on all
+            workers.
+        config: Says how many steps there are and when to save.
+        directory: Takes `metrics.csv`, `checkpoints` and `tensorboard`; all
+            workers see it, the chief writes.
         verbosity: `bar` for Keras' progress bar, on a terminal; `lines` for
             a line every few seconds.
         watched: The logged metric of which the lowest value marks the best
@@ -256,45 +342,95 @@ def fit(
             those of the last one.
         callbacks: What else is to happen; what they add to the logs of an
             epoch is logged.
+        worker: Which of several processes this is; by default it is alone.
+        notice: Whether the process has been told to stop.
 
     Returns:
         The logs of every epoch, with the step.
 
     Raises:
         errors.DivergedError: If a loss is no longer finite.
-        errors.UserError: If the checkpoints do not fit.
+        errors.InterruptedRunError: If a worker was told to stop, after a
+            checkpoint.
+        errors.UserError: If the checkpoints do not fit, or cannot be written.
     """
-    saved = checkpoints.Checkpoints(directory / "checkpoints", model)
+    fitting.train_on_replicas(model)
+    strategy = model.distribute_strategy
+    worker = worker or workers.Worker()
+    gather = strategies.Gathering(strategy, worker)
+    steps_per_epoch = config.steps_per_epoch
+    saved = checkpoints.Checkpoints(
+        directory / "checkpoints",
+        model,
+        num_kept=config.kept_checkpoints,
+        writes=worker.is_chief,
+    )
     start = saved.restore()
+    starts = gather(start)
+    if np.any(starts != start):
+        raise errors.UserError(
+            f"{directory}: the workers found checkpoints of the steps "
+            f"{starts.astype(int).tolist()}, expected one; give a directory "
+            "that all of them share."
+        )
     if start:
-        print(f"    resuming after step {start} of {steps}.", flush=True)
-    log = CsvLog(directory / "metrics.csv", steps_per_epoch)
+        print(f"    resuming after step {start} of {config.steps}.", flush=True)
+    log = CsvLog(directory / "metrics.csv", steps_per_epoch, worker.is_chief)
     log.rewind(start)
-    show_bar = verbosity == "bar" and sys.stdout.isatty()
-    callbacks = [
-        StopOnNan(steps_per_epoch),
-        *callbacks,
-        log,
-        keras.callbacks.TensorBoard(
-            directory / "tensorboard", write_graph=False
-        ),
-        SaveEpoch(saved, steps_per_epoch),
-    ]
+    callbacks = [StopOnNan(steps_per_epoch, start), *callbacks, log]
+    if worker.is_chief:
+        callbacks.append(
+            keras.callbacks.TensorBoard(
+                directory / "tensorboard", write_graph=False
+            )
+        )
+    callbacks.append(
+        SaveCheckpoints(
+            saved, config, start, notice or preemption.Notice(), gather
+        )
+    )
     if watched is not None:
         callbacks.append(KeepBest(saved, log, watched))
-    callbacks.append(
-        ProgressBar() if show_bar else PrintEpochs(steps_per_epoch)
-    )
-    model.fit(
-        training_data(start),
-        validation_data=test_data,
-        initial_epoch=start // steps_per_epoch,
-        epochs=steps // steps_per_epoch,
-        steps_per_epoch=steps_per_epoch,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=0,
-    )
+    if worker.is_chief:
+        show_bar = verbosity == "bar" and sys.stdout.isatty()
+        callbacks.append(
+            ProgressBar() if show_bar else PrintEpochs(steps_per_epoch)
+        )
+    test_data = strategies.distribute_test(strategy, worker, test_data)
+
+    def fit_epochs(first: int, last: int, num_steps: int, step: int) -> None:
+        data = strategies.distribute_training(
+            strategy, worker, training_data(step)
+        )
+        with warnings.catch_warnings():
+            # Keras says so of test data whose length it does not know.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            model.fit(
+                data,
+                validation_data=test_data,
+                initial_epoch=first,
+                epochs=last,
+                steps_per_epoch=num_steps,
+                callbacks=callbacks,
+                shuffle=False,
+                verbose=0,
+            )
+
+    epoch, done = divmod(start, steps_per_epoch)
+    if done:
+        # The metrics that are to be restored exist once they were used.
+        model.evaluate(test_data, steps=1, verbose=0)
+        fit_epochs(epoch, epoch + 1, steps_per_epoch - done, start)
+        epoch += 1
+    if epoch < config.steps // steps_per_epoch:
+        fit_epochs(
+            epoch,
+            config.steps // steps_per_epoch,
+            steps_per_epoch,
+            epoch * steps_per_epoch,
+        )
     if watched is not None:
+        # Not before the chief has written it.
+        gather(0.0)
         saved.restore_best()
     return log.rows

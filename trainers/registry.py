@@ -1,11 +1,12 @@
 """All experiments by name."""
 
-from trainers import celeba, digits, errors, experiment, toy
+from trainers import celeba, digits, errors, experiment, toy, transfer
 
 EXPERIMENTS: dict[str, experiment.Experiment] = {
     "celeba": celeba.Celeba(),
     "digits": digits.Digits(),
     "toy": toy.Toy(),
+    "transfer": transfer.Transfer(),
 }
 
 

@@ -56,7 +56,7 @@ def check(run: experiment_lib.Run) -> gd.Recipe:
     recipe = parse_method(run.method)
     experiment = registry.find(run.experiment)
     num_replicas = strategies.count_replicas(run.strategy, run.logical_cpus)
-    alone = run.strategy != "mirrored" and run.logical_cpus == 1
+    alone = run.strategy in ("auto", "one") and run.logical_cpus == 1
     if not (experiment.distributes or alone):
         raise errors.UserError(
             f"{run.experiment}: got {num_replicas} replicas, expected one "
@@ -99,7 +99,11 @@ def read(
     """
     identity = files.read_json(directory / CONFIG_NAME)
     if identity is None:
-        if directory.exists() and any(directory.iterdir()):
+        if directory.exists() and any(
+            # A process that was killed may have left one.
+            path.suffix != files.SUFFIX
+            for path in directory.iterdir()
+        ):
             raise errors.UserError(
                 f"{directory} holds other files and no {CONFIG_NAME}; give a "
                 "new or an empty directory."
@@ -132,13 +136,16 @@ def execute(run: experiment_lib.Run, verbosity: str) -> experiment_lib.Record:
         The record of the run, finished or failed.
 
     Raises:
+        InterruptedRunError: If it was cut off from outside.
         UserError: If it cannot be run as asked.
     """
     recipe = check(run)
     record = read(run.directory, run)
     if record and record.results:
         return record
-    files.write_json(run.directory / CONFIG_NAME, _identity(run))
+    strategies.wait_for_all(run.strategy)
+    if run.worker.is_chief:
+        files.write_json(run.directory / CONFIG_NAME, _identity(run))
     keras.backend.clear_session()
     keras.utils.set_random_seed(run.seed)
     started = time.monotonic()
@@ -159,7 +166,9 @@ def execute(run: experiment_lib.Run, verbosity: str) -> experiment_lib.Record:
         "resumed": record is not None,
         "wall_seconds": round(time.monotonic() - started, 3),
     }
-    files.write_json(run.directory / _RESULTS, results)
+    if run.worker.is_chief:
+        files.write_json(run.directory / _RESULTS, results)
+    strategies.wait_for_all(run.strategy)
     return read(run.directory, run)
 
 

@@ -1,10 +1,13 @@
-"""Which devices a run uses."""
+"""Which devices a run uses, and how its batches reach them."""
 
+import functools
+
+import numpy as np
 import tensorflow as tf
 
-from trainers import errors
+from trainers import errors, workers
 
-NAMES = ("auto", "one", "mirrored")
+NAMES = ("auto", "one", "mirrored", workers.MULTI_WORKER)
 
 
 def split_cpu(count: int) -> None:
@@ -32,8 +35,50 @@ def split_cpu(count: int) -> None:
             ) from None
 
 
+def start(name: str, logical_cpus: int) -> None:
+    """Gets a process ready for `make`, before anything else uses TensorFlow.
+
+    Under `multi_worker` it returns when all workers are there.
+
+    Args:
+        name: One of `NAMES`.
+        logical_cpus: How many logical devices to make of the CPU.
+
+    Raises:
+        UserError: If that is not possible.
+    """
+    if name == workers.MULTI_WORKER:
+        if logical_cpus > 1:
+            raise errors.UserError(
+                f"--logical_cpus: got {logical_cpus}, but a worker uses its "
+                "GPUs or its CPU as one device; start more workers."
+            )
+        _join(workers.find(name))
+    split_cpu(logical_cpus)
+
+
+@functools.cache
+def _join(worker: workers.Worker) -> tf.distribute.Strategy:
+    """Joins the other workers; TensorFlow can do so once in a process."""
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": worker.addresses}),
+        task_type="worker",
+        task_id=worker.index,
+        rpc_layer="grpc",
+    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except RuntimeError:
+        raise errors.UserError(
+            f"--strategy={workers.MULTI_WORKER}: got a process in which "
+            "TensorFlow has started; use it with launch.train."
+        ) from None
+
+
 def count_replicas(name: str, logical_cpus: int) -> int:
     """Counts the replicas that `make` would give."""
+    if name == workers.MULTI_WORKER:
+        return make(name, logical_cpus).num_replicas_in_sync
     return len(_devices(name, logical_cpus)) or 1
 
 
@@ -41,13 +86,16 @@ def make(name: str, logical_cpus: int) -> tf.distribute.Strategy:
     """Makes the distribution strategy of a run.
 
     Args:
-        name: `one` device; all GPUs, or all logical CPUs, `mirrored`; or
-            `auto`, which is mirrored where there is more than one of them.
+        name: `one` device; all GPUs, or all logical CPUs, `mirrored`;
+            `multi_worker`, the devices of all workers; or `auto`, which is
+            mirrored where this machine has more than one device.
         logical_cpus: How many logical devices the CPU has.
 
     Returns:
         The strategy; for one device TensorFlow's default.
     """
+    if name == workers.MULTI_WORKER:
+        return _join(workers.find(name))
     devices = _devices(name, logical_cpus)
     if not devices:
         return tf.distribute.get_strategy()
@@ -66,3 +114,128 @@ def _devices(name: str, logical_cpus: int) -> list[str]:
     if name == "one" or (name == "auto" and count == 1):
         return []
     return [f"{kind}:{index}" for index in range(count)]
+
+
+def distribute_training(
+    strategy: tf.distribute.Strategy,
+    worker: workers.Worker,
+    dataset: tf.data.Dataset,
+):
+    """Hands a worker's part of endless batches to its replicas.
+
+    Args:
+        strategy: The strategy.
+        worker: This worker.
+        dataset: Its part of each batch, of `worker.shard`.
+
+    Returns:
+        What `fit` takes. A process alone leaves the distribution to Keras.
+    """
+    if worker.count == 1:
+        return dataset
+    num_local = strategy.num_replicas_in_sync // worker.count
+
+    def split(tensor):
+        return tf.reshape(tensor, [num_local, -1, *tensor.shape[1:]])
+
+    parts = dataset.map(lambda *batch: tf.nest.map_structure(split, batch))
+    # Without an end there is nothing to agree on in each step.
+    endless = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
+    )
+    parts = parts.unbatch().apply(endless)
+    return strategy.distribute_datasets_from_function(lambda _: parts)
+
+
+def distribute_test(
+    strategy: tf.distribute.Strategy,
+    worker: workers.Worker,
+    dataset: tf.data.Dataset,
+):
+    """Deals the examples of each batch out to all replicas, none twice.
+
+    Every replica gets a part of every batch, which may be empty, so that all
+    workers see the same number of batches.
+
+    Args:
+        strategy: The strategy.
+        worker: This worker.
+        dataset: Whole batches, the same on each worker.
+
+    Returns:
+        What `evaluate` takes. A process alone leaves the distribution to
+        Keras.
+    """
+    if worker.count == 1:
+        return dataset
+    num_local = strategy.num_replicas_in_sync // worker.count
+    num_replicas = strategy.num_replicas_in_sync
+
+    def deal(*batch):
+        parts = [
+            tf.data.Dataset.from_tensors(
+                tf.nest.map_structure(lambda t: t[first::num_replicas], batch)  # noqa: B023
+            )
+            for first in range(
+                worker.index * num_local, (worker.index + 1) * num_local
+            )
+        ]
+        return functools.reduce(tf.data.Dataset.concatenate, parts)
+
+    parts = dataset.flat_map(deal)
+    return strategy.distribute_datasets_from_function(lambda _: parts)
+
+
+def in_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Keeps the order of a whole dataset that `predict` deals out itself."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.DATA
+    )
+    return dataset.with_options(options)
+
+
+class Gathering:
+    """Numbers that all workers tell each other; also a barrier."""
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, worker: workers.Worker
+    ):
+        """Makes the exchange.
+
+        Args:
+            strategy: The strategy of the workers.
+            worker: This worker.
+        """
+        self._worker = worker
+
+        def add(value):
+            context = tf.distribute.get_replica_context()
+            first = context.replica_id_in_sync_group % num_local == 0
+            value = tf.where(first, value, tf.zeros_like(value))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+        num_local = strategy.num_replicas_in_sync // worker.count
+        self._sum = tf.function(
+            lambda value: strategy.experimental_local_results(
+                strategy.run(add, args=(value,))
+            )[0]
+        )
+
+    def __call__(self, number: float) -> np.ndarray:
+        """Returns the numbers `[count]` of all workers, in order."""
+        numbers = np.zeros([self._worker.count])
+        numbers[self._worker.index] = number
+        if self._worker.count == 1:
+            return numbers
+        return self._sum(tf.constant(numbers)).numpy()
+
+
+def wait_for_all(name: str) -> None:
+    """Waits until every worker is here; without workers it returns at once.
+
+    Args:
+        name: One of `NAMES`.
+    """
+    if name == workers.MULTI_WORKER:
+        Gathering(make(name, 1), workers.find(name))(0.0)

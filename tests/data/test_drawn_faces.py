@@ -466,9 +466,10 @@ def _files(directory):
     }
 
 
-def test_what_is_there_is_kept(data_dir):
+def test_what_is_there_is_kept(data_dir, monkeypatch):
     before = _files(data_dir)
-    builder.prepare(data_dir, _CONTENTS)
+    monkeypatch.setenv("HOME", str(data_dir))
+    builder.prepare("~", _CONTENTS)
     for other in (
         builder.Contents(train=4, validation=2, test=1, seed=4),
         builder.Contents(train=3, validation=2, test=1, seed=5),

@@ -509,11 +509,3 @@ def test_synchronized_batch_norm_in_the_heads(size, mirrored):
         model.fit(x, y, batch_size=16, verbose=0, shuffle=False)
         results.append(trainable(model))
     assert largest_difference(*results) < 1e-5
-
-
-def test_accumulation_over_replicas_is_refused(mirrored):
-    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
-    with mirrored(2).scope():
-        model = HEADS.build("graddrop")
-        with pytest.raises(ValueError, match="one replica only"):
-            model.compile(optimizer, loss="mse")

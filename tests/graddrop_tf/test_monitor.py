@@ -300,22 +300,71 @@ def test_what_comes_before_graddrop_counts(tmp_path):
     assert row["norm_before"] == pytest.approx(math.hypot(1, 3))
 
 
-def test_weights_are_part_of_the_gradients(tmp_path):
-    """Of the sample, the loss, and the weighting: 3, 5, and w_1, w_2."""
-    model, y = linear(
-        "heads", "gradnorm(learning_rate=0.5)", loss_weights=[5.0, 5.0]
-    )
-    weights = np.float32([3, 3])
+@pytest.mark.parametrize(
+    ("form", "recipe"),
+    [("layer", "baseline"), ("heads", "gradnorm(learning_rate=0.5)")],
+)
+def test_weights_are_part_of_the_gradients(form, recipe, tmp_path):
+    """Those of the samples, of the losses, and of the weighting."""
+    model, y = linear(form, recipe, loss_weights=[5.0, 10.0])
+    weights = [np.float32([3, 3]), np.float32([2, 2])]
     path = tmp_path / "gradients.csv"
-    callback = gd.GradientMonitor((X, y, [weights, weights]), path=path)
+    callback = gd.GradientMonitor((X, y, weights), path=path)
     fit(model, y, callbacks=[callback])
     (row,) = read(path)
-    w = model.recipe_state.weighting.current_weights().numpy()
-    assert abs(w[0] - w[1]) > 0.1
+    w = np.float32([15, 20])
+    if form == "heads":
+        learned = model.recipe_state.weighting.current_weights().numpy()
+        assert abs(learned[0] - learned[1]) > 0.1
+        w *= learned
     g = [[[3, 0, -4], [3, 0, -4]], [[-1, 2, 0], [-2, 4, 0]]]
-    total = 15 * np.tensordot(w, g, axes=1)
+    total = np.tensordot(w, g, axes=1)
     for name in ("norm_before", "norm_after"):
         assert row[name] == pytest.approx(np.linalg.norm(total), rel=1e-6)
+
+
+class InTraining(keras.layers.Layer):
+    """Multiplies by a number in training."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, inputs, training=False):
+        return self.factor * inputs if training else inputs
+
+
+@pytest.mark.parametrize("form", ["layer", "model"])
+def test_the_model_runs_as_in_training(form, tmp_path):
+    """Activations change their sign, and gradients are twice as long."""
+    inputs = keras.Input([3])
+    features = InTraining(-1.0)(inputs)
+    heads = [
+        keras.layers.Dense(1, use_bias=False, name=f"head_{i}")
+        for i in range(2)
+    ]
+    for head, w in zip(heads, W):
+        head.build([None, 3])
+        head.kernel.assign(w[:, None])
+    if form == "layer":
+        branches = gd.Chain([], num_losses=2)(features)
+        outputs = [InTraining(2.0)(h(b)) for h, b in zip(heads, branches)]
+        model = keras.Model(inputs, outputs)
+    else:
+        shared = keras.Input([3])
+        model = gd.MultiLossModel(
+            keras.Model(inputs, features),
+            keras.Model(shared, [InTraining(2.0)(h(shared)) for h in heads]),
+        )
+    model.compile(keras.optimizers.SGD(0.0), [product] * 2, run_eagerly=True)
+    row = measure(model, [Y[:, :1], Y[:, 1:]], tmp_path)
+    expected = {
+        **BY_HAND,
+        "mean_purity": (1 / 3 + 0) / 2,
+        "norm_before": 2 * BY_HAND["norm_before"],
+        "norm_after": 2 * BY_HAND["norm_after"],
+    }
+    assert row == pytest.approx(expected, rel=1e-6)
 
 
 def test_terms_after_a_branch_are_part_of_its_gradient(tmp_path):
@@ -546,25 +595,27 @@ def test_batches_are_taken_in_turn_and_the_end_of_an_epoch_is_sampled(
         )
 
 
-@pytest.mark.parametrize(
-    ("options", "optimizer", "steps"),
-    [
-        ({"steps_per_execution": 3, "run_eagerly": False}, {}, [3, 6, 8]),
-        ({}, {"gradient_accumulation_steps": 2}, [2, 4, 6, 8]),
-    ],
-)
-def test_steps_are_training_steps(options, optimizer, steps, tmp_path):
-    model, y = linear(
-        "heads",
-        "baseline",
-        optimizer=keras.optimizers.SGD(0.0, **optimizer),
-        jit_compile=False,
-        **options,
+def test_several_steps_in_one_execution(tmp_path):
+    """A sample is due after each; the batch's number follows the step."""
+    model, _ = linear(
+        "heads", "baseline", steps_per_execution=3, run_eagerly=False
     )
     path = tmp_path / "gradients.csv"
-    callback = gd.GradientMonitor((X, y), every_steps=2, path=path)
-    fit(model, y, steps=8, callbacks=[callback])
-    assert [row["step"] for row in read(path)] == steps
+    callback = gd.GradientMonitor(in_turn(8), every_steps=1, path=path)
+    model.fit(in_turn(8), callbacks=[callback], verbose=0)
+    assert norms(path) == [(3, 3), (6, 6), (8, 8)]
+
+
+def test_accumulation_counts_every_batch(tmp_path):
+    model, _ = linear(
+        "heads",
+        "baseline",
+        optimizer=keras.optimizers.SGD(0.0, gradient_accumulation_steps=2),
+    )
+    path = tmp_path / "gradients.csv"
+    callback = gd.GradientMonitor(in_turn(4), every_steps=2, path=path)
+    model.fit(in_turn(8), callbacks=[callback], verbose=0)
+    assert norms(path) == [(2, 1), (4, 2), (6, 3), (8, 4)]
 
 
 def test_a_killed_and_resumed_run_ends_with_the_same_file(tmp_path):

@@ -34,7 +34,7 @@ def _run(data_dir, directory, method="graddrop", **values):
             "height": 8,
             "width": 8,
             "channels": 1,
-            "monitor_steps": 0,
+            "monitor_steps": 2,
             **values,
         }
     )
@@ -168,12 +168,15 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     whole, data_dir, tmp_path, monkeypatch
 ):
     run = _run(data_dir, tmp_path / "run")
+    original = loop.SaveCheckpoints.on_epoch_begin
+
+    def fail_in_second(self, epoch, logs=None):
+        original(self, epoch, logs)
+        if epoch == 1:
+            raise ZeroDivisionError
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            loop.SaveEpoch,
-            "on_epoch_begin",
-            lambda self, epoch, logs=None: 1 // (1 - epoch),
-        )
+        patch.setattr(loop.SaveCheckpoints, "on_epoch_begin", fail_in_second)
         with pytest.raises(ZeroDivisionError):
             runs.execute(run, "lines")
     runs.execute(run, "lines")
@@ -251,5 +254,8 @@ def test_the_report_sets_the_papers_numbers_beside(whole, tmp_path):
     assert " 8.52 " in line and " 29.57 " in line
     assert (tmp_path / "plots" / "celeba_max_f1.png").exists()
     assert (tmp_path / "plots" / "celeba_marginalization.png").exists()
+    assert (tmp_path / "plots" / "celeba_kept.png").exists()
+    kept = (whole.directory / "gradients.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in kept] == ["step", "2", "4", "6"]
     config = dataclasses.asdict(celeba.CelebaConfig(dataset="cmu_faces"))
     assert not celeba.Celeba().is_published(config)

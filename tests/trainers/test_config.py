@@ -16,7 +16,7 @@ def test_texts_become_values_of_the_fields_type():
         _Config(),
         {"rate": "1e-3", "steps": "200", "jit_compile": "True", "name": "x"},
     )
-    assert changed == _Config(True, 200, 100, 32, 1e-3, "x")
+    assert changed == _Config(steps=200, jit_compile=True, rate=1e-3, name="x")
 
 
 @pytest.mark.parametrize(

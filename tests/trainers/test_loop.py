@@ -1,11 +1,14 @@
 import math
+import os
+import resource
+import signal
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainers import checkpoints, errors, loop
+from trainers import checkpoints, config, errors, loop, preemption
 
 _STEPS, _EPOCH = 12, 3
 
@@ -40,16 +43,18 @@ def _data(start):
     return dataset.batch(5, drop_remainder=True).skip(start)
 
 
-def _fit(directory, model=None, data=_data):
+def _fit(directory, model=None, data=_data, callbacks=(), **options):
     model = model or _model()
     rows = loop.fit(
         model,
         data,
         _examples().batch(8),
-        steps=_STEPS,
-        steps_per_epoch=_EPOCH,
+        config=config.FitConfig(
+            **{"steps": _STEPS, "steps_per_epoch": _EPOCH, **options}
+        ),
         directory=directory,
         verbosity="lines",
+        callbacks=callbacks,
     )
     return model, rows
 
@@ -59,8 +64,10 @@ def _state(model):
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
-def _fit_killed(directory, monkeypatch, step, hook="on_train_batch_end"):
-    original = getattr(loop.SaveEpoch, hook)
+def _fit_killed(
+    directory, monkeypatch, step, hook="on_train_batch_end", **options
+):
+    original = getattr(loop.SaveCheckpoints, hook)
     calls = []
 
     def fatal(self, *arguments, **options):
@@ -70,9 +77,14 @@ def _fit_killed(directory, monkeypatch, step, hook="on_train_batch_end"):
         return original(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.SaveEpoch, hook, fatal)
+        patch.setattr(loop.SaveCheckpoints, hook, fatal)
         with pytest.raises(_KilledError):
-            _fit(directory)
+            _fit(directory, **options)
+
+
+def _saved_steps(directory):
+    paths = (directory / "checkpoints").glob("step-*.npz")
+    return sorted(int(path.stem.removeprefix("step-")) for path in paths)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +173,7 @@ def test_a_failing_save_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr(np, "savez", break_down)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(errors.UserError, match="no space left"):
         saved.save(1)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -227,17 +239,17 @@ class _Scores(keras.callbacks.Callback):
         logs["score"] = [3.0, 1.0, 2.0, 1.0][epoch]
 
 
-def _fit_watched(directory, **changes):
-    options = {"steps": _STEPS, "watched": "score", "callbacks": [_Scores()]}
+def _fit_watched(directory, steps=_STEPS):
     model = _model()
     rows = loop.fit(
         model,
         _data,
         _examples().batch(8),
-        steps_per_epoch=_EPOCH,
+        config=config.FitConfig(steps=steps, steps_per_epoch=_EPOCH),
         directory=directory,
         verbosity="lines",
-        **{**options, **changes},
+        watched="score",
+        callbacks=[_Scores()],
     )
     return model, rows
 
@@ -290,3 +302,105 @@ def test_the_bar_leaves_out_losses_if_there_are_many(capsys):
     bar.on_epoch_begin(0)
     bar.on_epoch_end(0, {"head_loss": 2.0})
     assert "head_loss" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "saved_steps"),
+    [
+        (6, {"checkpoint_steps": 2}, [3, 4]),
+        (12, {"checkpoint_steps": 5, "kept_checkpoints": 3}, [6, 9, 10]),
+        (9, {"checkpoint_minutes": 1e-9}, [7, 8]),
+        (9, {"checkpoint_minutes": 60.0}, [3, 6]),
+    ],
+)
+def test_a_run_killed_inside_of_an_epoch_resumes_bit_for_bit(
+    step, options, saved_steps, tmp_path, monkeypatch, whole, capsys
+):
+    _fit_killed(tmp_path, monkeypatch, step, **options)
+    assert _saved_steps(tmp_path) == saved_steps
+    model, rows = _fit(tmp_path, **options)
+    assert f"resuming after step {saved_steps[-1]}" in capsys.readouterr().out
+    assert rows == whole[1]
+    for got, expected in zip(_state(model), whole[0], strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_no_checkpoint_cuts_an_update_in_two(tmp_path, monkeypatch):
+    options = {"steps_per_epoch": 6, "gradient_accumulation_steps": 2}
+    options |= {"checkpoint_steps": 1, "kept_checkpoints": 9}
+    _fit_killed(tmp_path, monkeypatch, 12, **options)
+    assert _saved_steps(tmp_path) == [2, 4, 6, 8, 10]
+
+
+class _Terminate(keras.callbacks.Callback):
+    """Sends SIGTERM in a step, or while the epoch is tested."""
+
+    def __init__(self, hook):
+        super().__init__()
+        setattr(self, hook, self._send)
+        self._calls = 0
+
+    def _send(self, *arguments, **options):
+        self._calls += 1
+        if self._calls == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("hook", "step"), [("on_train_batch_end", 2), ("on_test_begin", 6)]
+)
+def test_sigterm_saves_and_stops(hook, step, tmp_path, whole):
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        preemption.watching() as notice,
+        pytest.raises(
+            errors.InterruptedRunError,
+            match=f"SIGTERM and saved after step {step} of 12",
+        ),
+    ):
+        loop.fit(
+            _model(),
+            _data,
+            _examples().batch(8),
+            config=config.FitConfig(steps=_STEPS, steps_per_epoch=_EPOCH),
+            directory=tmp_path,
+            verbosity="lines",
+            callbacks=[_Terminate(hook)],
+            notice=notice,
+        )
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert _saved_steps(tmp_path)[-1] == step
+    model, rows = _fit(tmp_path)
+    assert rows == whole[1]
+    np.testing.assert_array_equal(_state(model)[0], whole[0][0])
+
+
+def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path, _model(), num_kept=1)
+    path = saved.save(1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(errors.UserError, match="cannot be written .*large"):
+            saved.save(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == [path]
+    assert saved.restore() == 1
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    saved = checkpoints.Checkpoints(tmp_path / "file" / "run", _model())
+    with pytest.raises(errors.UserError, match="cannot be written"):
+        saved.save(1)
+
+
+def test_only_the_one_who_writes_writes(tmp_path):
+    saved = checkpoints.Checkpoints(tmp_path, _model(), writes=False)
+    saved.save(1)
+    saved.keep_as_best(1)
+    log = loop.CsvLog(tmp_path / "metrics.csv", 3, writes=False)
+    log.on_epoch_end(0, {"loss": 1.0})
+    assert log.rows == [{"step": 3, "loss": 1.0}]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,290 @@
+"""Batches with examples of two data sets of labelled images.
+
+A *target*, which is what matters, and a *source*, which is to help; each is
+any set that TensorFlow Datasets prepares with the features `image` and
+`label`, such as `cifar100`, `cifar10`, `imagenet2012`,
+`imagenet_resized/32x32`. Each has its own stream, shuffled and repeated for
+itself. Values are divided by 256; nothing else is done to the images, except
+that those of a set without a fixed size, like `imagenet2012`, are resized as
+they are read, to the size of the target's.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data import prepared, streams
+
+SOURCE = "source"
+TARGET = "target"
+
+_SCALE = 256.0
+_SOURCE_TRAINING_SPLIT = "train"
+_SOURCE_EVALUATION_SPLITS = ("validation", "test")
+_SHUFFLED_BYTES = 2**28
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one size.
+
+    Attributes:
+        prepared: The data set on disk.
+        image_shape: Height, width and channels of the images as they are
+            read.
+        training_split: What is trained on.
+        evaluation_split: What is tested on.
+    """
+
+    prepared: prepared.PreparedSet
+    image_shape: tuple[int, int, int]
+    training_split: str
+    evaluation_split: str
+
+    @property
+    def num_classes(self) -> int:
+        """How many labels there are."""
+        return self.prepared.features["label"].num_classes
+
+    def check(self) -> None:
+        """Reads everything; see `prepared.PreparedSet.check`."""
+        for split in self.training_split, self.evaluation_split:
+            self.prepared.check(split)
+
+    def read(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Decodes a serialized example.
+
+        Args:
+            record: A scalar string.
+
+        Returns:
+            The image, of `image_shape` with values in [0, 255], and the
+            label, an integer.
+        """
+        example = self.prepared.parse(record)
+        image = example["image"]
+        if not image.shape.is_fully_defined():
+            image = tf.image.resize(
+                image, self.image_shape[:2], method=tf.image.ResizeMethod.AREA
+            )
+        return tf.ensure_shape(image, self.image_shape), example["label"]
+
+    def training_batches(
+        self, batch_size: int, seed: int, start: int, shard: streams.Shard
+    ) -> tf.data.Dataset:
+        """Makes the endless stream of a worker's part of each batch."""
+        records = streams.endless(
+            lambda file_seed: self.prepared.records(
+                self.training_split, file_seed
+            ),
+            self.prepared.num_examples(self.training_split),
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            shuffle_buffer=self._shuffle_buffer(),
+            shard=shard,
+        )
+        return self._batches(records, shard.batch_size(batch_size), True)
+
+    def test_batches(self, batch_size: int) -> tf.data.Dataset:
+        """Makes one pass over the test split; the last batch may be smaller."""
+        records = self.prepared.records(self.evaluation_split)
+        return self._batches(records, batch_size, False)
+
+    def no_examples(self) -> tf.data.Dataset:
+        """Makes one batch with nothing in it."""
+        labels = tf.zeros([0], self.prepared.features["label"].tf_dtype)
+        images = tf.zeros([0, *self.image_shape])
+        return tf.data.Dataset.from_tensors((images, labels))
+
+    def _batches(
+        self, records: tf.data.Dataset, batch_size: int, full: bool
+    ) -> tf.data.Dataset:
+        examples = records.map(
+            self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return examples.batch(batch_size, drop_remainder=full).map(
+            lambda images, labels: (
+                tf.cast(images, tf.float32) / _SCALE,
+                labels,
+            )
+        )
+
+    def _shuffle_buffer(self) -> int:
+        """Returns how many records fit the memory that they may take."""
+        info = self.prepared.builder.info
+        average = info.dataset_size / info.splits.total_num_examples
+        return int(_SHUFFLED_BYTES / max(average, 1))
+
+
+def open_sets(
+    *,
+    target: str,
+    training_split: str,
+    evaluation_split: str,
+    source: str | None,
+    data_dir: str | None = None,
+) -> dict[str, ImageSet]:
+    """Opens target and source.
+
+    Of the source, `train` is trained on, and `validation` (`test` where there
+    is none) tested on.
+
+    Args:
+        target: Name of the target.
+        training_split: What of the target is trained on, such as
+            `train[:40000]`.
+        evaluation_split: What of the target is tested on.
+        source: Name of the source; None for the target alone.
+        data_dir: As in `prepared.open_set`.
+
+    Returns:
+        The sets under `source`, if there is one, and `target`.
+
+    Raises:
+        prepared.DataError: If a set is not to be had or not of images with
+            labels, or the two do not fit.
+    """
+    opened = {TARGET: _open(target, data_dir)}
+    shape = _image_shape(opened[TARGET])
+    if None in shape:
+        raise prepared.DataError(
+            f"{target}: has images of many sizes, expected a target with one "
+            "size; take it for the source, which is resized."
+        )
+    sets = {
+        TARGET: ImageSet(
+            opened[TARGET], shape, training_split, evaluation_split
+        )
+    }
+    if source is not None:
+        images = _open(source, data_dir)
+        found = _image_shape(images)
+        if any(a not in (None, b) for a, b in zip(found, shape, strict=True)):
+            raise prepared.DataError(
+                f"{source} has images of shape {found}, but {target} of "
+                f"{shape}; expected two sets of one shape, or a source "
+                "without a fixed size, which is resized."
+            )
+        sets = {
+            SOURCE: ImageSet(
+                images,
+                shape,
+                _SOURCE_TRAINING_SPLIT,
+                _source_evaluation_split(images),
+            ),
+            **sets,
+        }
+    for images in sets.values():
+        for split in images.training_split, images.evaluation_split:
+            images.prepared.num_examples(split)
+    return sets
+
+
+def training_batches(
+    sets: Mapping[str, ImageSet],
+    batch_sizes: Mapping[str, int],
+    *,
+    seed: int,
+    start: int = 0,
+    shard: streams.Shard | None = None,
+) -> tf.data.Dataset:
+    """Makes the endless stream of mixed batches.
+
+    The stream is a function of the seed, and so is each of its parts: what
+    the source is does not change the order of the target.
+
+    Args:
+        sets: From `open_sets`.
+        batch_sizes: Examples of each set in a step, over all workers.
+        seed: Decides the order of each set.
+        start: How many steps to leave out.
+        shard: Which worker's part of each batch; all of it by default.
+
+    Returns:
+        Batches of (images by set, labels by set): `float32`
+        `[batch_size, height, width, channels]` in [0, 1), and integers
+        `[batch_size]`. All are full.
+    """
+    shard = shard or streams.Shard()
+    parts = {
+        name: images.training_batches(
+            # A set that is target and source has two orders.
+            batch_sizes[name],
+            2 * seed + (name == SOURCE),
+            start,
+            shard,
+        )
+        for name, images in sets.items()
+    }
+    return _mixed(parts)
+
+
+def test_batches(
+    sets: Mapping[str, ImageSet], batch_size: int
+) -> tf.data.Dataset:
+    """Makes one pass over the target's test images.
+
+    Beside them come the source's, as many of them as there are: where they
+    end before, the rest of the batches holds none.
+
+    Args:
+        sets: From `open_sets`.
+        batch_size: Examples of each set in a batch; a part may be smaller.
+
+    Returns:
+        Batches as `training_batches` makes them.
+    """
+    parts = {
+        name: images.test_batches(batch_size) for name, images in sets.items()
+    }
+    if SOURCE in parts:
+        nothing = sets[SOURCE].no_examples().repeat()
+        parts[SOURCE] = parts[SOURCE].concatenate(nothing)
+    return _mixed(parts)
+
+
+def _mixed(parts: Mapping[str, tf.data.Dataset]) -> tf.data.Dataset:
+    def regroup(batch):
+        images = {name: part[0] for name, part in batch.items()}
+        labels = {name: part[1] for name, part in batch.items()}
+        return images, labels
+
+    return (
+        tf.data.Dataset.zip(dict(parts)).map(regroup).prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _open(name: str, data_dir: str | None) -> prepared.PreparedSet:
+    """Opens a set and looks whether it is of images with labels."""
+    opened = prepared.open_set(name, data_dir)
+    wanted = {
+        "image": tfds.features.Image,
+        "label": tfds.features.ClassLabel,
+    }
+    for feature, kind in wanted.items():
+        if feature not in opened.features or not isinstance(
+            opened.features[feature], kind
+        ):
+            raise prepared.DataError(
+                f"{name}: got the features {', '.join(opened.features)}, "
+                "expected an `image` and a `label` that is a class."
+            )
+    return opened
+
+
+def _image_shape(opened: prepared.PreparedSet) -> tuple[int | None, ...]:
+    return tuple(opened.features["image"].shape)
+
+
+def _source_evaluation_split(opened: prepared.PreparedSet) -> str:
+    splits = opened.builder.info.splits
+    for name in _SOURCE_EVALUATION_SPLITS:
+        if name in splits:
+            return name
+    raise prepared.DataError(
+        f"{opened.name}: got the splits {', '.join(splits)}, expected "
+        f"one of {', '.join(_SOURCE_EVALUATION_SPLITS)} to test on."
+    )
