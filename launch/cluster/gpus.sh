@@ -1,0 +1,38 @@
+#!/bin/bash
+# Trains on all GPUs of this machine, and goes on after a crash:
+#
+#     launch/cluster/gpus.sh --experiment=celeba --method=graddrop \
+#         --run_dir=runs/faces --data_dir=data
+#
+# Start it in the checkout. The flags are those of launch.train. PYTHON names
+# another interpreter than .venv/bin/python; CUDA_VISIBLE_DEVICES picks GPUs.
+#
+# A run that a signal has ended, or that has saved on SIGTERM (exit code 75), is
+# started again, up to MAX_RESTARTS (10) times. SIGTERM or Ctrl-C to this script
+# lets the run save and ends both, with 75.
+
+stopped=
+run=
+stop() {
+    stopped=yes
+    [ -z "$run" ] || kill -TERM "$run" 2>/dev/null
+}
+trap stop TERM INT
+
+for ((restarts = ${MAX_RESTARTS:-10}; ; restarts--)); do
+    "${PYTHON:-.venv/bin/python}" -m launch.train --strategy=mirrored "$@" &
+    run=$!
+    wait "$run"
+    status=$?
+    # A signal to this script ends a wait early.
+    while kill -0 "$run" 2>/dev/null; do
+        wait "$run"
+        status=$?
+    done
+    if ((status != 75 && status < 128 || restarts < 1)); then
+        exit "$status"
+    fi
+    [ -n "$stopped" ] || sleep "${RESTART_DELAY:-10}"
+    [ -z "$stopped" ] || exit "$status"
+    echo "The run ended with $status; starting it again." >&2
+done

@@ -1,0 +1,31 @@
+#!/bin/bash
+# Searches on this machine with one worker for each GPU, or NUM_WORKERS:
+#
+#     launch/cluster/tune.sh --experiment=celeba --method=graddrop \
+#         --run_dir=runs/search --data_dir=data
+#
+# Start it in the checkout. The flags are those of launch.tune; PYTHON names
+# another interpreter than .venv/bin/python, PORT another port than 8011.
+#
+# When one process fails the others are ended too, and so they are by SIGTERM or
+# Ctrl-C to this script; the same command continues.
+
+num_workers=${NUM_WORKERS:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
+export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=${PORT:-8011}
+
+trap 'trap - EXIT; kill $(jobs -p) 2>/dev/null; wait' EXIT
+trap 'exit 75' TERM
+trap 'exit 130' INT
+
+start() {
+    KERASTUNER_TUNER_ID=$1 CUDA_VISIBLE_DEVICES=$2 \
+        "${PYTHON:-.venv/bin/python}" -m launch.tune "${@:3}" &
+}
+
+start chief "" "$@"
+for ((index = 0; index < (num_workers > 0 ? num_workers : 1); index++)); do
+    start "worker$index" "$index" "$@"
+done
+while [ -n "$(jobs -p)" ]; do
+    wait -n || exit
+done

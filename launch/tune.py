@@ -1,0 +1,90 @@
+r"""Searches for the best values of a config and of a method's arguments.
+
+python -m launch.tune --experiment=NAME --method=RECIPE --run_dir=DIR \
+    --config.FIELD=RANGE
+
+A range stands where launch.train takes a value: uniform(LOW, HIGH),
+log_uniform(LOW, HIGH), integer(LOW, HIGH) or choice(VALUE, VALUE, ...), as in
+--method="graddrop(k=uniform(0, 2))". What has neither value nor range is
+searched in the range declared for it, if there is one, see below.
+
+Every trial is a run of launch.train below DIR. Started again, the search goes
+on; at its end it prints all trials and the command that repeats the best.
+Several processes share it through keras-tuner's KERASTUNER_TUNER_ID,
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; launch/cluster/tune.sh starts
+some on one machine.
+"""
+
+import math
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from launch import command
+from trainers import experiment, registry, search_space, strategies, tuning
+
+FLAGS = flags.FlagValues()
+command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+flags.DEFINE_string(
+    "method", None,
+    "Required; a recipe, with or without ranges. Declared ranges:\n"
+    + search_space.describe(registry.EXPERIMENTS),
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "tuner", tuning.TUNERS[0], tuning.TUNERS,
+    "How trials are chosen. hyperband decides after few steps which are worth "
+    "more, up to --config.steps.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "num_trials", None,
+    f"How many trials; {tuning.NUM_TRIALS} where nothing is said. More may be "
+    "asked for later. Not for hyperband, which counts its own.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "seed", 0, "Decides the trials, and is the seed of each of them.",
+    lower_bound=0, flag_values=FLAGS,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional(positional)
+    command.require(FLAGS, "experiment", "method", "run_dir")
+    strategies.split_cpu(FLAGS.logical_cpus)
+    searched = registry.find(FLAGS.experiment)
+    search = tuning.Search(
+        space=search_space.make(searched, FLAGS.method, texts),
+        run=experiment.Run(
+            experiment=FLAGS.experiment,
+            method=FLAGS.method,
+            seed=FLAGS.seed,
+            config=searched.defaults,
+            directory=pathlib.Path(FLAGS.run_dir),
+            data_dir=FLAGS.data_dir,
+            strategy=FLAGS.strategy,
+            logical_cpus=FLAGS.logical_cpus,
+        ),
+        tuner=FLAGS.tuner,
+        num_trials=FLAGS.num_trials,
+    )
+    outcomes = search.execute()
+    if outcomes is None:
+        print("no trial is left; the chief prints the table.")
+        return 0
+    print()
+    print(search.write(outcomes))
+    finished = any(math.isfinite(outcome.result) for outcome in outcomes)
+    return 0 if finished else 1
+
+
+if __name__ == "__main__":
+    command.run(main)
