@@ -86,12 +86,14 @@ class ImageSet:
             shuffle_buffer=self._shuffle_buffer(),
             shard=shard,
         )
-        return self._batches(records, shard.batch_size(batch_size), True)
+        return self._batches(
+            records, shard.batch_size(batch_size), drop_remainder=True
+        )
 
     def test_batches(self, batch_size: int) -> tf.data.Dataset:
         """Makes one pass over the test split; the last batch may be smaller."""
         records = self.prepared.records(self.evaluation_split)
-        return self._batches(records, batch_size, False)
+        return self._batches(records, batch_size, drop_remainder=False)
 
     def no_examples(self) -> tf.data.Dataset:
         """Makes one batch with nothing in it."""
@@ -100,12 +102,12 @@ class ImageSet:
         return tf.data.Dataset.from_tensors((images, labels))
 
     def _batches(
-        self, records: tf.data.Dataset, batch_size: int, full: bool
+        self, records: tf.data.Dataset, batch_size: int, drop_remainder: bool
     ) -> tf.data.Dataset:
         examples = records.map(
             self.read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return examples.batch(batch_size, drop_remainder=full).map(
+        return examples.batch(batch_size, drop_remainder=drop_remainder).map(
             lambda images, labels: (
                 tf.cast(images, tf.float32) / _SCALE,
                 labels,
@@ -147,36 +149,17 @@ def open_sets(
         prepared.DataError: If a set is not to be had or not of images with
             labels, or the two do not fit.
     """
-    opened = {TARGET: _open(target, data_dir)}
-    shape = _image_shape(opened[TARGET])
+    opened = _open(target, data_dir)
+    shape = _image_shape(opened)
     if None in shape:
         raise prepared.DataError(
-            f"{target}: has images of many sizes, expected a target with one "
+            f"{target} has images of many sizes, expected a target with one "
             "size; take it for the source, which is resized."
         )
-    sets = {
-        TARGET: ImageSet(
-            opened[TARGET], shape, training_split, evaluation_split
-        )
-    }
+    sets = {}
     if source is not None:
-        images = _open(source, data_dir)
-        found = _image_shape(images)
-        if any(a not in (None, b) for a, b in zip(found, shape, strict=True)):
-            raise prepared.DataError(
-                f"{source} has images of shape {found}, but {target} of "
-                f"{shape}; expected two sets of one shape, or a source "
-                "without a fixed size, which is resized."
-            )
-        sets = {
-            SOURCE: ImageSet(
-                images,
-                shape,
-                _SOURCE_TRAINING_SPLIT,
-                _source_evaluation_split(images),
-            ),
-            **sets,
-        }
+        sets[SOURCE] = _open_source(source, target, shape, data_dir)
+    sets[TARGET] = ImageSet(opened, shape, training_split, evaluation_split)
     for images in sets.values():
         for split in images.training_split, images.evaluation_split:
             images.prepared.num_examples(split)
@@ -209,13 +192,11 @@ def training_batches(
         `[batch_size]`. All are full.
     """
     shard = shard or streams.Shard()
+    # A set that is target and source at once has two orders.
+    seeds = {TARGET: 2 * seed, SOURCE: 2 * seed + 1}
     parts = {
         name: images.training_batches(
-            # A set that is target and source has two orders.
-            batch_sizes[name],
-            2 * seed + (name == SOURCE),
-            start,
-            shard,
+            batch_sizes[name], seeds[name], start, shard
         )
         for name, images in sets.items()
     }
@@ -275,16 +256,30 @@ def _open(name: str, data_dir: str | None) -> prepared.PreparedSet:
     return opened
 
 
+def _open_source(
+    name: str,
+    target: str,
+    shape: tuple[int, int, int],
+    data_dir: str | None,
+) -> ImageSet:
+    """Opens a source and looks whether its images fit the target's."""
+    opened = _open(name, data_dir)
+    found = _image_shape(opened)
+    if any(a not in (None, b) for a, b in zip(found, shape, strict=True)):
+        raise prepared.DataError(
+            f"{name} has images of shape {found}, but {target} of {shape}; "
+            "expected two sets of one shape, or a source without a fixed "
+            "size, which is resized."
+        )
+    splits = opened.builder.info.splits
+    for split in _SOURCE_EVALUATION_SPLITS:
+        if split in splits:
+            return ImageSet(opened, shape, _SOURCE_TRAINING_SPLIT, split)
+    raise prepared.DataError(
+        f"{name}: got the splits {', '.join(splits)}, expected one of "
+        f"{', '.join(_SOURCE_EVALUATION_SPLITS)} to test on."
+    )
+
+
 def _image_shape(opened: prepared.PreparedSet) -> tuple[int | None, ...]:
     return tuple(opened.features["image"].shape)
-
-
-def _source_evaluation_split(opened: prepared.PreparedSet) -> str:
-    splits = opened.builder.info.splits
-    for name in _SOURCE_EVALUATION_SPLITS:
-        if name in splits:
-            return name
-    raise prepared.DataError(
-        f"{opened.name}: got the splits {', '.join(splits)}, expected "
-        f"one of {', '.join(_SOURCE_EVALUATION_SPLITS)} to test on."
-    )

@@ -1,8 +1,8 @@
 """DenseNet-BC for small images, shared by several data sets.
 
 Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional
-Networks", CVPR 2017: table 1's pattern with the three blocks of section 3
-(implementation details for CIFAR), bottlenecks ("B") and compression ("C").
+Networks", CVPR 2017, section 3: three dense blocks, bottleneck layers (B) and
+transitions that compress by one half (C).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ def layers_per_block(depth: int) -> int:
     layers, rest = divmod(depth - 1 - NUM_BLOCKS, 2 * NUM_BLOCKS)
     if layers < 1 or rest:
         raise ValueError(
-            f"depth: got {depth}, expected 10, 16, 22, ... up to the paper's "
-            "100: 6 n + 4."
+            f"depth: got {depth}, expected 6 n + 4, such as 10, 16, 22, 40 "
+            "or 100."
         )
     return layers
 

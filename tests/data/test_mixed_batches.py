@@ -221,7 +221,7 @@ def test_the_shuffle_buffer_is_bounded_by_memory(data_dir, monkeypatch):
         ({"source": "taller"}, r"taller has images of shape \(5, 6, 3\), but "
          r"small of \(4, 6, 3\)"),
         ({"source": "grey"}, r"grey has images of shape \(4, 6, 1\)"),
-        ({"target": "photographs"}, "photographs: has images of many sizes"),
+        ({"target": "photographs"}, "photographs has images of many sizes"),
         ({"source": "untested"}, "untested: got the splits train, expected "
          "one of validation, test"),
         ({"training_split": "train[:13]"}, "small: there is no split"),

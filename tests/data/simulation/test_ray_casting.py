@@ -84,6 +84,13 @@ def test_along_a_face_and_away():
     assert (hits.solids == ray_casting.NOTHING).all()
 
 
+def test_beside_a_long_wall():
+    wall = [[0.0, 3.0, 1.0, 20.0, 2.0, 2.0, 0.0]]
+    hits = _cast([[0.0, 0.0, 1.0]] * 2, [[0, 1, 0], [0, -1, 0]], [wall])
+    np.testing.assert_allclose(hits.distances, [2.0, _INF])
+    assert hits.solids.tolist() == [0, ray_casting.NOTHING]
+
+
 def test_the_ground_hides_nothing_before_it():
     box = [[6.0, 0.0, 1.0, 2.0, 2.0, 2.0, 0.0]]
     hits = _cast([[0.0, 0.0, 2.0]] * 2, [[1, 0, -0.2], [1, 0, -0.5]], [box])
@@ -138,3 +145,7 @@ def test_what_is_out_of_reach_may_be_overlooked():
     hits = _cast([[0.0, 0.0, 1.0]], [[1, 0, 0]], [far, near], 20.0)
     assert hits.solids.tolist() == [1]
     np.testing.assert_allclose(hits.distances, 8.0)
+    # Its middle is out of reach, its face is not.
+    long = [[24.0, 0.0, 1.0, 10.0, 2.0, 2.0, 0.0]]
+    hits = _cast([[0.0, 0.0, 1.0]], [[1, 0, 0]], [long], 20.0)
+    np.testing.assert_allclose(hits.distances, 19.0)

@@ -99,6 +99,7 @@ def test_pose_matrices_turn_about_x_then_y_then_z():
         ([quarter, 0, 0, 1, 2, 3], [0, 1, 0], [1, 2, 4]),
         ([0, quarter, 0, 0, 0, 0], [0, 0, 1], [1, 0, 0]),
         ([0, 0, quarter, 0, 0, 0], [1, 0, 0], [0, 1, 0]),
+        ([0, 0, quarter, 0, 0, 0], [0, 1, 0], [-1, 0, 0]),
         ([quarter, quarter, 0, 0, 0, 0], [0, 1, 0], [1, 0, 0]),
         ([quarter, 0, quarter, 0, 0, 0], [0, 0, 1], [1, 0, 0]),
     ):

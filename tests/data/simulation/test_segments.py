@@ -97,7 +97,7 @@ def _in_polygon(points, polygon):
 
 @pytest.mark.parametrize("seed", [[0, 0], [1, 2]])
 def test_points_labels_and_counts_against_brute_force(seed, tiny):
-    settings = _settings(tiny, **_EXACT)
+    settings = _settings(tiny, **_EXACT, occupancy=0.9, extent=45.0)
     scene = segments.draw_scene(settings, seed)
     frame = segments.make_frame(scene, 1, "x", settings, seed)
     (zone,) = frame.no_label_zones
@@ -163,8 +163,10 @@ def test_points_labels_and_counts_against_brute_force(seed, tiny):
     boxes = _in_world(scene, scene.boxes(time))
     pose = np.reshape(frame.pose.transform, (4, 4))
     near = np.linalg.norm(boxes[:, :3] - pose[:3, 3], axis=1)
-    labelled = ~_in_polygon(boxes, zone) & (near <= settings.extent)
-    assert labelled.sum() < num_vehicles
+    unlabelled = _in_polygon(boxes, zone)
+    assert (unlabelled & (near <= settings.extent)).any()
+    assert (near > settings.extent).any()
+    labelled = ~unlabelled & (near <= settings.extent)
     ids = [label.id for label in frame.laser_labels]
     assert ids == [f"vehicle_{i:03d}" for i in np.flatnonzero(labelled)]
     for label, index in zip(frame.laser_labels, np.flatnonzero(labelled)):
@@ -194,6 +196,25 @@ def test_the_official_utilities_see_the_same_points(tiny):
     np.testing.assert_allclose(got["points"], want["points"], atol=1e-3)
     for name in "returns", "in_no_label_zone":
         np.testing.assert_array_equal(got[name], want[name])
+
+
+def test_the_lidar_on_top_turns_while_we_drive(tiny):
+    settings = _settings(tiny)
+    scene = segments.draw_scene(settings, [0, 0])
+    frame = segments.make_frame(scene, 1, "x", settings, [0, 0])
+    poses = _matrix(frame.lasers[0].ri_return1.range_image_pose_compressed)
+    assert poses.shape == (16, 120, 6)
+    np.testing.assert_array_equal(
+        poses, np.broadcast_to(poses[:1], poses.shape)
+    )
+    way = poses[0, -1, 3:] - poses[0, 0, 3:]
+    # In a tenth of a second, less half a column at each end.
+    assert abs(np.linalg.norm(way) - 0.1 * scene.our_speed * 119 / 120) < 1e-3
+    np.testing.assert_allclose(
+        poses[0, 59:61, 3:].mean(0),
+        np.reshape(frame.pose.transform, (4, 4))[:3, 3],
+        atol=1e-3,
+    )
 
 
 def test_noise_and_dropout(tiny):
