@@ -12,11 +12,12 @@ from data import kitti, lidar_examples
 from tests.data import lidar_cases
 
 # The camera sits 0.3 m before the lidar and 0.1 m below it. Its axes are: x to
-# the right (-y of the lidar), y down (-z), z ahead (x).
+# the right (-y of the lidar), y down (-z), z ahead (x); before R0_rect it is
+# turned by 90 degrees about its z.
 _CALIBRATION = """P0: 1 0 0 0 0 1 0 0 0 0 1 0
 P2: 700 0 600 70 0 700 180 0 0 0 1 0
-R0_rect: 1 0 0 0 1 0 0 0 1
-Tr_velo_to_cam: 0 -1 0 0 0 0 -1 -0.1 1 0 0 -0.3
+R0_rect: 0 -1 0 1 0 0 0 0 1
+Tr_velo_to_cam: 0 0 -1 -0.1 0 1 0 0 1 0 0 -0.3
 """
 # Class, truncation, occlusion, alpha, image box; h, w, l; x, y, z; turn.
 _LABELS = """Car 0.00 0 0 1 2 3 4 1.5 1.6 4.0 -2.0 1.7 10.0 0.0
@@ -39,6 +40,7 @@ def directory(tmp_path):
             [10.3 + 1.9, 2.0 + 0.75, -1.0, 0.25],
             [-10.0, 0.0, 0.0, 0.0],
             [10.0, 12.0, 0.0, 0.0],
+            [10.0, 0.0, -4.0, 0.0],
         ],
         np.float32,
     )
@@ -74,9 +76,9 @@ def test_a_frame_by_hand(directory):
     np.testing.assert_allclose(
         example["points"][1], [11.05, 3.9, -1.0, 0.25, 0.0], rtol=1e-6
     )
-    # Behind the camera, and too far to the left.
-    assert example["in_no_label_zone"].tolist() == [False] * 3 + [True] * 2
-    assert example["returns"].tolist() == [1] * 5
+    # Behind the camera, too far to the left, too far down.
+    assert example["in_no_label_zone"].tolist() == [False] * 3 + [True] * 3
+    assert example["returns"].tolist() == [1] * 6
     assert (example["segment"], example["frame"]) == ("kitti", "000007")
 
 
