@@ -18,10 +18,12 @@ along x at heading 0, headings turn from x to y and are in radians.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from data import prepared
 
@@ -63,6 +65,32 @@ FIELDS = {
     "frame": Field((), tf.string),
 }
 Example = dict[str, np.ndarray | str]
+
+
+@functools.cache
+def features() -> tfds.features.FeaturesDict:
+    """Returns the schema of prepared examples: `FIELDS`.
+
+    Points are stored as raw bytes, which are read fastest; what is known of
+    each of them is compressed, as it hardly changes from one to the next.
+    """
+    encodings = {
+        "points": tfds.features.Encoding.BYTES,
+        "returns": tfds.features.Encoding.ZLIB,
+        "in_no_label_zone": tfds.features.Encoding.ZLIB,
+    }
+    return tfds.features.FeaturesDict(
+        {
+            name: tfds.features.Text()
+            if field.dtype == tf.string
+            else tfds.features.Tensor(
+                shape=field.shape,
+                dtype=field.dtype.as_numpy_dtype,
+                encoding=encodings.get(name, tfds.features.Encoding.NONE),
+            )
+            for name, field in FIELDS.items()
+        }
+    )
 
 
 @contextlib.contextmanager

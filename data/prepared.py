@@ -147,7 +147,9 @@ class PreparedSet:
         return parts
 
 
-def open_set(name: str, data_dir: str | None = None) -> PreparedSet:
+def open_set(
+    name: str, data_dir: str | None = None, prepared_by: str | None = None
+) -> PreparedSet:
     """Opens a data set, which is downloaded and prepared if it is not there.
 
     Args:
@@ -155,6 +157,8 @@ def open_set(name: str, data_dir: str | None = None) -> PreparedSet:
             `imagenet_resized/32x32`.
         data_dir: Where prepared data sets lie; `~/tensorflow_datasets` by
             default.
+        prepared_by: The command that prepares it, where that cannot be had
+            by a download.
 
     Returns:
         The data set; of several versions the newest.
@@ -185,6 +189,11 @@ def open_set(name: str, data_dir: str | None = None) -> PreparedSet:
                 f"{newest} holds no data set that can be read "
                 f"({_first_line(error)}); prepare {name} again."
             ) from None
+    if prepared_by is not None:
+        raise DataError(
+            f"{name} is not prepared in {root}; give the data directory of a "
+            f"prepared copy, or prepare it with {prepared_by}."
+        )
     return PreparedSet(name, _prepare(name, root))
 
 

@@ -1,10 +1,13 @@
 """Measures detections with the Waymo Open Dataset's metric.
 
 python -m launch.evaluate --predictions=PRED --ground_truths=TRUTH
+python -m launch.evaluate --run_dir=RUN [--data_dir=DATA] [--draw=4]
 
-Reads official `Objects` files (.bin) or files with the official op's arguments
-(.npz), and reports AP and APH by the official names of the breakdowns, as the
-official command-line tool does. True boxes without lidar points are left out.
+The first reads official `Objects` files (.bin) or files with the official op's
+arguments (.npz), and reports AP and APH by the official names of the
+breakdowns, as the official command-line tool does. The second reports what the
+last checkpoint of a run of --experiment=waymo finds. True boxes without lidar
+points are left out.
 """
 
 import os
@@ -14,15 +17,52 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import command
-from trainers.detection import average_precision, boxes, evaluation
+from trainers import errors, files, plots, waymo_runs
+from trainers.detection import (
+    average_precision,
+    boxes,
+    evaluation,
+    pictures,
+)
+
+_FILES = ("predictions", "ground_truths")
+_OF_RUNS = ("data_dir", "split", "draw", "min_points")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "predictions", None, "Required; a .bin or .npz file.", flag_values=FLAGS
+    "predictions", None, "A .bin or .npz file.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "ground_truths", None, "Required; a .bin or .npz file.", flag_values=FLAGS
+    "ground_truths", None, "A .bin or .npz file.", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "run_dir", None, "In place of files: a run directory.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "data_dir", None, "For --run_dir: where prepared data sets lie.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "split", None,
+    "For --run_dir: the frames; by default those that the run reports.",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "draw", None,
+    "For --run_dir: also draw this many frames from above, into --plots or "
+    "the run directory's folder `pictures`.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_integer(
+    "min_points", None,
+    "For --run_dir: boxes with fewer points are LEVEL_2, all others LEVEL_1.",
+    lower_bound=1, flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_float(
+    "vehicle_iou", evaluation.OFFICIAL_VEHICLE_IOU,
+    "From which IoU on vehicles match.",
+    lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_enum(
     "box_type", "3d", boxes.BOX_TYPES,
     "Whether boxes are compared in 3D or in bird's eye view.",
@@ -66,21 +106,40 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     positional, texts = parsed
     command.refuse_positional([*positional, *texts])
-    command.require(FLAGS, "predictions", "ground_truths")
-    print(
-        evaluation.Evaluation(
-            predictions_path=pathlib.Path(FLAGS.predictions),
-            ground_truths_path=pathlib.Path(FLAGS.ground_truths),
-            box_type=FLAGS.box_type,
-            ap_rule=FLAGS.ap_rule,
-            num_workers=FLAGS.workers,
-            official_python=FLAGS.official_python,
-            json_path=_path(FLAGS.json),
-            plots_folder=_path(FLAGS.plots),
-            objects_path=_path(FLAGS.objects),
-        ).execute()
+    measured = evaluation.Evaluation(
+        box_type=FLAGS.box_type,
+        ap_rule=FLAGS.ap_rule,
+        vehicle_iou=FLAGS.vehicle_iou,
+        num_workers=FLAGS.workers,
+        official_python=FLAGS.official_python,
+        json_path=_path(FLAGS.json),
+        plots_folder=_path(FLAGS.plots),
+        objects_path=_path(FLAGS.objects),
     )
+    if FLAGS.run_dir is None:
+        command.require(FLAGS, *_FILES)
+        _refuse(_OF_RUNS, "belongs to --run_dir")
+        print(measured.of_files(*(_path(FLAGS[name].value) for name in _FILES)))
+        return 0
+    _refuse(_FILES, "does not go with --run_dir")
+    trained = waymo_runs.TrainedDetector(
+        _path(FLAGS.run_dir), FLAGS.data_dir, FLAGS.split, FLAGS.min_points or 0
+    )
+    scenes, drawn = trained.find(FLAGS.draw or 0)
+    print(measured.of_scenes(scenes, (FLAGS.run_dir, FLAGS.run_dir)))
+    folder = _path(FLAGS.plots) or trained.directory / "pictures"
+    for index, picture in enumerate(drawn):
+        path = folder / f"frame_{index}.png"
+        with files.replacing(path) as file:
+            file.write(plots.png(pictures.birds_eye_view(picture)))
+        print(f"Written: {path}")
     return 0
+
+
+def _refuse(names: Sequence[str], reason: str) -> None:
+    for name in names:
+        if FLAGS[name].value is not None:
+            raise errors.UserError(f"--{name}: {reason}; leave it out.")
 
 
 def _path(text: str | None) -> pathlib.Path | None:

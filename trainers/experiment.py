@@ -273,21 +273,30 @@ class FitExperiment(Experiment):
                 "--config.jit_compile=false."
             )
 
+    def make_model(self, run: Run, recipe: gd.Recipe) -> keras.Model:
+        """Builds the model on the run's devices, ready to be trained.
+
+        Raises:
+            UserError: If there is none for this method.
+        """
+        strategy = strategies.make(run.strategy, run.logical_cpus)
+        with strategy.scope(), _computing_in(run.config.mixed_precision):
+            try:
+                model = self.build(run, recipe)
+            except ValueError as error:
+                raise errors.UserError(
+                    f"{run.experiment} with {run.method}: {error}"
+                ) from error
+            _finish(model, run.config)
+        return model
+
     def execute(
         self, run: Run, recipe: gd.Recipe, verbosity: str
     ) -> dict[str, float]:
         """See the base class."""
-        strategy = strategies.make(run.strategy, run.logical_cpus)
         worker = run.worker
         with preemption.watching() as notice:
-            with strategy.scope(), _computing_in(run.config.mixed_precision):
-                try:
-                    model = self.build(run, recipe)
-                except ValueError as error:
-                    raise errors.UserError(
-                        f"{run.experiment} with {run.method}: {error}"
-                    ) from error
-                _finish(model, run.config)
+            model = self.make_model(run, recipe)
             try:
                 rows = loop.fit(
                     model,

@@ -112,6 +112,7 @@ def courses(
     series: Mapping[str, tuple[np.ndarray, np.ndarray]],
     x_label: str,
     y_label: str,
+    y_scale: str = "log",
 ) -> matplotlib_figure.Figure:
     """Draws (x `[n]`, y `[seeds, n]`) for each name: mean and deviation."""
     drawing, axes = _axes(3.8)
@@ -127,10 +128,11 @@ def courses(
                 x, mean - deviation, mean + deviation,
                 color=_colour(index), alpha=0.12, linewidth=0.0,
             )  # fmt: skip
-    axes.set(xlabel=x_label, ylabel=y_label, yscale="log")
+    axes.set(xlabel=x_label, ylabel=y_label, yscale=y_scale)
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="y", which="minor", labelsize=7)
+    if y_scale == "log":
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="y", which="minor", labelsize=7)
     _legend(drawing, axes)
     return drawing
 

@@ -1,12 +1,21 @@
 """All experiments by name."""
 
-from trainers import celeba, digits, errors, experiment, toy, transfer
+from trainers import (
+    celeba,
+    digits,
+    errors,
+    experiment,
+    toy,
+    transfer,
+    waymo,
+)
 
 EXPERIMENTS: dict[str, experiment.Experiment] = {
     "celeba": celeba.Celeba(),
     "digits": digits.Digits(),
     "toy": toy.Toy(),
     "transfer": transfer.Transfer(),
+    "waymo": waymo.Waymo(),
 }
 
 

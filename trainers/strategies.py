@@ -1,6 +1,9 @@
 """Which devices a run uses, and how its batches reach them."""
 
 import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -195,6 +198,61 @@ def in_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
+class BatchFunction:
+    """A function of batches, for as many at a time as there are replicas."""
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        worker: workers.Worker,
+        function: Callable,
+    ):
+        """Makes it.
+
+        Args:
+            strategy: The strategy.
+            worker: This worker.
+            function: From inputs to tensors, without any communication
+                between replicas.
+        """
+        self._strategy = strategy
+        self._worker = worker
+        self._num_local = strategy.num_replicas_in_sync // worker.count
+
+        def run(inputs):
+            return strategy.run(function, args=(inputs,))
+
+        self._run = tf.function(run, reduce_retracing=True)
+
+    def __call__(self, batches: tf.data.Dataset) -> Iterator[tuple[Any, Any]]:
+        """Applies the function to this worker's share of the batches.
+
+        Args:
+            batches: Pairs of inputs and what else is known, the same on all
+                workers.
+
+        Yields:
+            What else is known of each batch, and the result.
+        """
+        stream = iter(batches.shard(self._worker.count, self._worker.index))
+        while group := list(itertools.islice(stream, self._num_local)):
+            results = self._apply([inputs for inputs, _ in group])
+            for (_, rest), result in zip(group, results, strict=False):
+                yield rest, result
+
+    def _apply(self, inputs: list) -> Sequence[Any]:
+        if self._num_local == 1:
+            return [self._run(inputs[0])]
+        # The last group may be too small for all replicas.
+        inputs = inputs + inputs[:1] * (self._num_local - len(inputs))
+        values = self._strategy.experimental_distribute_values_from_function(
+            lambda context: inputs[
+                context.replica_id_in_sync_group % self._num_local
+            ]
+        )
+        return self._strategy.experimental_local_results(self._run(values))
+
+
 class Gathering:
     """Numbers that all workers tell each other; also a barrier."""
 
@@ -226,9 +284,13 @@ class Gathering:
         """Returns the numbers `[count]` of all workers, in order."""
         numbers = np.zeros([self._worker.count])
         numbers[self._worker.index] = number
+        return self.sum(numbers)
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """Returns the sum of the workers' arrays, all of one shape."""
         if self._worker.count == 1:
-            return numbers
-        return self._sum(tf.constant(numbers)).numpy()
+            return array
+        return self._sum(tf.constant(array)).numpy()
 
 
 def wait_for_all(name: str) -> None:

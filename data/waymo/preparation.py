@@ -9,7 +9,6 @@ have no note yet, and segments may be prepared anywhere in any order.
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import json
 import multiprocessing
@@ -20,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from data import files, lidar_examples
 from data.waymo import segments as segments_lib
@@ -83,32 +81,6 @@ class Task:
 Executor = Callable[[Sequence[Task]], None]
 
 
-@functools.cache
-def features() -> tfds.features.FeaturesDict:
-    """Returns the schema of the shards: `lidar_examples.FIELDS`.
-
-    Points are stored as raw bytes, which are read fastest; what is known of
-    each of them is compressed, as it hardly changes from one to the next.
-    """
-    encodings = {
-        "points": tfds.features.Encoding.BYTES,
-        "returns": tfds.features.Encoding.ZLIB,
-        "in_no_label_zone": tfds.features.Encoding.ZLIB,
-    }
-    return tfds.features.FeaturesDict(
-        {
-            name: tfds.features.Text()
-            if field.dtype == tf.string
-            else tfds.features.Tensor(
-                shape=field.shape,
-                dtype=field.dtype.as_numpy_dtype,
-                encoding=encodings.get(name, tfds.features.Encoding.NONE),
-            )
-            for name, field in lidar_examples.FIELDS.items()
-        }
-    )
-
-
 def prepare_segment(task: Task) -> None:
     """Writes the shard of a segment, and its note.
 
@@ -136,7 +108,9 @@ def prepare_segment(task: Task) -> None:
 
 def _serialized(example: lidar_examples.Example) -> bytes:
     """Serializes an example: always to the same bytes."""
-    record = tf.train.Example.FromString(features().serialize_example(example))
+    record = tf.train.Example.FromString(
+        lidar_examples.features().serialize_example(example)
+    )
     return record.SerializeToString(deterministic=True)
 
 

@@ -72,7 +72,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Lidar frames and boxes of the Waymo Open Dataset.",
-            features=preparation.features(),
+            features=lidar_examples.features(),
             homepage="https://waymo.com/open/",
             metadata=tfds.core.MetadataDict(),
         )

@@ -1,12 +1,15 @@
-"""From two files to a table, and to JSON, plots and an `Objects` file."""
+"""From predictions to a table, and to JSON, plots and an `Objects` file."""
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from trainers import errors, files, plots
 from trainers.detection import boxes, curves, metric, objects, official
 
+OFFICIAL_VEHICLE_IOU = 0.7
 Numbers = Mapping[str, float]
 _LABELS = {
     "ap": "AP",
@@ -18,33 +21,48 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Predictions in a file against true boxes in a file.
+    """How predictions are to be measured, and what is to be written.
 
     Attributes:
-        predictions_path: A .bin or .npz file, see `objects`.
-        ground_truths_path: The same.
         box_type: One of `boxes.BOX_TYPES`.
         ap_rule: One of `average_precision.AP_RULES`.
+        vehicle_iou: From which IoU on vehicles match; officially 0.7.
         num_workers: How many threads share the work.
         official_python: An interpreter that runs the official op as well.
         json_path: The file for the numbers by breakdown.
         plots_folder: The folder for precision over recall, a PNG for each
             type of objects that is there.
         objects_path: The file for the predictions as official `Objects`.
+
+    Raises:
+        UserError: Where the official op is asked for another IoU than its own.
     """
 
-    predictions_path: pathlib.Path
-    ground_truths_path: pathlib.Path
     box_type: str = "3d"
     ap_rule: str = "2022"
+    vehicle_iou: float = OFFICIAL_VEHICLE_IOU
     num_workers: int = 1
     official_python: str | None = None
     json_path: pathlib.Path | None = None
     plots_folder: pathlib.Path | None = None
     objects_path: pathlib.Path | None = None
 
-    def execute(self) -> str:
-        """Compares the files, and writes what is asked for.
+    def __post_init__(self):
+        """Refuses what cannot be compared."""
+        if self.official_python and self.vehicle_iou != OFFICIAL_VEHICLE_IOU:
+            raise errors.UserError(
+                f"--vehicle_iou: got {self.vehicle_iou}, but the official op "
+                f"has {OFFICIAL_VEHICLE_IOU}; leave out one of them."
+            )
+
+    def of_files(
+        self, predictions: pathlib.Path, ground_truths: pathlib.Path
+    ) -> str:
+        """Compares a file of predictions with a file of true boxes.
+
+        Args:
+            predictions: A .bin or .npz file, see `objects`.
+            ground_truths: The same.
 
         Returns:
             A table of all breakdowns.
@@ -52,16 +70,42 @@ class Evaluation:
         Raises:
             UserError: For a file that cannot be read, compared or written.
         """
-        self._refuse_to_overwrite()
-        scenes = objects.read(self.predictions_path, self.ground_truths_path)
+        inputs = (predictions.resolve(), ground_truths.resolve())
+        for output in (self.json_path, self.objects_path):
+            if output is not None and output.resolve() in inputs:
+                raise errors.UserError(
+                    f"{output}: is read, so it cannot be written; give "
+                    "another file."
+                )
+        return self.of_scenes(
+            objects.read(predictions, ground_truths),
+            (str(predictions), str(ground_truths)),
+        )
+
+    def of_scenes(
+        self, scenes: objects.Scenes, sources: tuple[str, str] = ("", "")
+    ) -> str:
+        """Compares predictions with true boxes, and writes what is asked for.
+
+        Args:
+            scenes: Both.
+            sources: Where they come from.
+
+        Returns:
+            A table of all breakdowns.
+
+        Raises:
+            UserError: For what cannot be compared or written.
+        """
         both = [
-            self._of_box_type(path, values)
-            for path, values in (
-                (self.predictions_path, scenes.predictions),
-                (self.ground_truths_path, scenes.ground_truths),
+            self._of_box_type(source, values)
+            for source, values in zip(
+                sources, (scenes.predictions, scenes.ground_truths), strict=True
             )
         ]
-        measured = metric.DetectionMetric(self.box_type, self.num_workers)
+        measured = metric.DetectionMetric(
+            self.box_type, self.num_workers, {"VEHICLE": self.vehicle_iou}
+        )
         measured.update(*both)
         results = measured.result(self.ap_rule)
         numbers = results.by_name()
@@ -70,29 +114,17 @@ class Evaluation:
                 numbers, official.evaluate(self.official_python, *both)
             )
         written = self._write(results, numbers, scenes)
-        lines = [self._heading(scenes), "", *_table(numbers)]
+        lines = [self._heading(scenes), "", *_table(numbers), ""]
+        lines += _operating_points(results)
         if self.official_python is not None:
             lines += ["", _difference(numbers)]
         return "\n".join([*lines, *(f"Written: {path}" for path in written)])
 
-    def _refuse_to_overwrite(self) -> None:
-        inputs = (self.predictions_path, self.ground_truths_path)
-        for output in (self.json_path, self.objects_path):
-            if output is not None and output.resolve() in [
-                path.resolve() for path in inputs
-            ]:
-                raise errors.UserError(
-                    f"{output}: is read, so it cannot be written; give "
-                    "another file."
-                )
-
-    def _of_box_type(
-        self, path: pathlib.Path, values: boxes.Boxes
-    ) -> boxes.Boxes:
+    def _of_box_type(self, source: str, values: boxes.Boxes) -> boxes.Boxes:
         try:
             return boxes.of_box_type(values, self.box_type)
         except ValueError as error:
-            raise errors.UserError(f"{path}: {error}") from None
+            raise errors.UserError(f"{source}: {error}") from None
 
     def _heading(self, scenes: objects.Scenes) -> str:
         return (
@@ -100,7 +132,8 @@ class Evaluation:
             f"{len(scenes.predictions.score):,} predictions, "
             f"{len(scenes.ground_truths.type):,} true boxes "
             f"({scenes.num_left_out:,} more hold no lidar point); "
-            f"{self.box_type}, AP rule of {self.ap_rule}"
+            f"{self.box_type}, AP rule of {self.ap_rule}, vehicles match from "
+            f"an IoU of {self.vehicle_iou:g} on"
         )
 
     def _write(
@@ -124,10 +157,8 @@ class Evaluation:
         return written
 
 
-def _write_plots(
-    folder: pathlib.Path, results: metric.Results
-) -> list[pathlib.Path]:
-    written = []
+def _types_there(results: metric.Results) -> Iterator[str]:
+    """Lists the types of objects that are there or were predicted."""
     totals = (
         results.true_positives
         + results.false_positives
@@ -135,8 +166,38 @@ def _write_plots(
     )
     for type_name in boxes.TYPES[1:]:
         row = metric.BREAKDOWNS.index(metric.breakdown(type_name, 2))
-        if not totals[row].any():
-            continue
+        if totals[row].any():
+            yield type_name
+
+
+def _operating_points(results: metric.Results) -> Iterator[str]:
+    """Says what the cutoff of the best F1 gives, for each type and level."""
+    for type_name in _types_there(results):
+        for level in metric.LEVELS:
+            row = metric.BREAKDOWNS.index(metric.breakdown(type_name, level))
+            hits, false_alarms, misses = (
+                counts[row]
+                for counts in (
+                    results.true_positives,
+                    results.false_positives,
+                    results.false_negatives,
+                )
+            )
+            best = np.argmax(hits / (2 * hits + false_alarms + misses + 1e-9))
+            yield (
+                f"{type_name} LEVEL_{level}, best F1 at scores from "
+                f"{metric.CUTOFFS[best]:.2f} on: precision "
+                f"{results.precision[row, best]:.3f}, recall "
+                f"{results.recall[row, best]:.3f} ({hits[best]} found, "
+                f"{false_alarms[best]} false, {misses[best]} missed)"
+            )
+
+
+def _write_plots(
+    folder: pathlib.Path, results: metric.Results
+) -> list[pathlib.Path]:
+    written = []
+    for type_name in _types_there(results):
         path = folder / f"precision_recall_{type_name.lower()}.png"
         with files.replacing(path) as file:
             file.write(

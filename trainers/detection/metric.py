@@ -10,7 +10,7 @@ anew at each of 101 score cutoffs, over all ranges together and within each.
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -93,9 +93,15 @@ class DetectionMetric:
     Args:
         box_type: "3d", or "2d" for bird's eye view.
         num_workers: How many threads share the frames of one update.
+        iou_thresholds: From which IoU on boxes match, by type, where that is
+            not to be the official 0.7 (VEHICLE) or 0.5 (all others).
+
+    Attributes:
+        counts: Sums over all frames so far, float64. Where several processes
+            each see a part of the frames, the sum of theirs is that of all.
 
     Raises:
-        ValueError: For another box type.
+        ValueError: For another box type, or a type that does not exist.
 
     Example:
         >>> metric = DetectionMetric()
@@ -105,15 +111,28 @@ class DetectionMetric:
         {'ap': 0.72, 'aph': 0.71}
     """
 
-    def __init__(self, box_type: str = "3d", num_workers: int = 1):
+    def __init__(
+        self,
+        box_type: str = "3d",
+        num_workers: int = 1,
+        iou_thresholds: Mapping[str, float] | None = None,
+    ):
         boxes.check_box_type(box_type)
+        self._iou_thresholds = _IOU_THRESHOLDS.copy()
+        for name, threshold in (iou_thresholds or {}).items():
+            if name not in boxes.TYPES[1:]:
+                raise ValueError(
+                    f"iou_thresholds: got {name!r}, expected some of "
+                    f"{', '.join(boxes.TYPES[1:])}."
+                )
+            self._iou_thresholds[boxes.TYPES.index(name)] = threshold
         self._box_type = box_type
         self._num_workers = num_workers
         self.reset()
 
     def reset(self) -> None:
         """Forgets all frames."""
-        self._counts = np.zeros((len(BREAKDOWNS), CUTOFFS.size, 4))
+        self.counts = np.zeros((len(BREAKDOWNS), CUTOFFS.size, 4))
 
     def update(
         self, predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
@@ -134,8 +153,10 @@ class DetectionMetric:
         )
         parts = boxes.batches(predictions, ground_truths, _PAIRS_AT_ONCE)
         with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
-            for counts in pool.map(lambda part: _count(*part), parts):
-                self._counts += counts
+            for counts in pool.map(
+                lambda part: _count(*part, self._iou_thresholds), parts
+            ):
+                self.counts += counts
 
     def result(self, ap_rule: str = "2022") -> Results:
         """Computes the metric of all frames so far.
@@ -146,7 +167,7 @@ class DetectionMetric:
         Raises:
             ValueError: For another rule.
         """
-        hits, false_alarms, misses, headings = np.moveaxis(self._counts, -1, 0)
+        hits, false_alarms, misses, headings = np.moveaxis(self.counts, -1, 0)
         detected = hits + false_alarms
         recall = _ratio(hits, hits + misses)
         precision, heading_precision = (
@@ -180,7 +201,9 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _count(
-    predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
+    predictions: boxes.Predictions,
+    ground_truths: boxes.GroundTruths,
+    iou_thresholds: np.ndarray,
 ) -> np.ndarray:
     """Counts over some frames.
 
@@ -190,7 +213,7 @@ def _count(
     """
     predictions = boxes.select(predictions, predictions.type > 0)
     ground_truths = boxes.select(ground_truths, ground_truths.type > 0)
-    overlaps = _overlaps(predictions, ground_truths)
+    overlaps = _overlaps(predictions, ground_truths, iou_thresholds)
     num_types = len(boxes.TYPES) - 1
     return np.concatenate(
         [
@@ -214,14 +237,16 @@ def _range_shard(values: boxes.Boxes) -> np.ndarray:
 
 
 def _overlaps(
-    predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
+    predictions: boxes.Predictions,
+    ground_truths: boxes.GroundTruths,
+    iou_thresholds: np.ndarray,
 ) -> matching.Overlaps:
     """Finds what may be matched at some cutoff."""
     first, second = _close_pairs(predictions, ground_truths)
     iou = geometry.iou(
         predictions.bbox[first], ground_truths.bbox[second]
     ).astype(np.float32)
-    enough = iou >= _IOU_THRESHOLDS[predictions.type[first]]
+    enough = iou >= iou_thresholds[predictions.type[first]]
     first, second, iou = first[enough], second[enough], iou[enough]
     return matching.Overlaps(
         first,

@@ -28,7 +28,6 @@ from trainers.pointpillars import pillars as pillar_lib
 from trainers.pointpillars.losses import LOSS_NAMES
 from trainers.pointpillars.presets import Grid, Preset
 
-_MOMENTUM = 0.99
 _EPSILON = 1e-3
 # A focal loss starts from the belief that one anchor in 100 is a vehicle.
 _CLASS_PRIOR = 0.01
@@ -44,6 +43,7 @@ class PillarFeatures(keras.layers.Layer):
     Args:
         grid: A `Grid`, or its fields as a dict.
         channels: Width of the result.
+        momentum: Of batch norm's moving statistics.
         **kwargs: `name`, `dtype`.
 
     Input shape:
@@ -54,16 +54,23 @@ class PillarFeatures(keras.layers.Layer):
         `[batch, P, channels]`; zeros for a pillar without points.
     """
 
-    def __init__(self, grid: Grid | dict, channels: int, **kwargs):
+    def __init__(
+        self,
+        grid: Grid | dict,
+        channels: int,
+        momentum: float = 0.99,
+        **kwargs,
+    ):
         # Coordinates are too long for half precision.
         super().__init__(autocast=False, **kwargs)
         self.grid = grid if isinstance(grid, Grid) else Grid(**grid)
         self.channels = channels
+        self.momentum = momentum
         self.linear = keras.layers.Dense(
             channels, use_bias=False, dtype=self.dtype_policy, name="linear"
         )
         self.normalization = keras.layers.BatchNormalization(
-            momentum=_MOMENTUM,
+            momentum=momentum,
             epsilon=_EPSILON,
             dtype=self.dtype_policy,
             name="normalization",
@@ -101,6 +108,7 @@ class PillarFeatures(keras.layers.Layer):
             **super().get_config(),
             "grid": dataclasses.asdict(self.grid),
             "channels": self.channels,
+            "momentum": self.momentum,
         }
 
 
@@ -147,7 +155,10 @@ def make_trunk(preset: Preset) -> keras.Model:
     pillars = keras.Input((preset.max_points,), dtype="int32", name="pillars")
     cells = keras.Input((preset.max_pillars,), dtype="int32", name="cells")
     features = PillarFeatures(
-        preset.grid, preset.pillar_channels, name="pillar_features"
+        preset.grid,
+        preset.pillar_channels,
+        preset.batch_norm_momentum,
+        name="pillar_features",
     )(points, pillars, cells)
     hidden = Scatter(preset.grid.shape)(features, cells)
     upsampled = []
@@ -164,6 +175,7 @@ def make_trunk(preset: Preset) -> keras.Model:
                     name=f"block_{index}_convolution_{layer}",
                 ),
                 hidden,
+                preset.batch_norm_momentum,
             )
         factor = math.prod(preset.block_strides[1 : index + 1])
         upsampled.append(
@@ -176,6 +188,7 @@ def make_trunk(preset: Preset) -> keras.Model:
                     name=f"block_{index}_upsampling",
                 ),
                 hidden,
+                preset.batch_norm_momentum,
             )
         )
     shared = keras.layers.Concatenate(name="shared_map")(upsampled)
@@ -183,10 +196,10 @@ def make_trunk(preset: Preset) -> keras.Model:
     return keras.Model(inputs, shared, name="trunk")
 
 
-def _normalized(convolution, inputs):
+def _normalized(convolution, inputs, momentum: float):
     """A convolution with batch norm and ReLU."""
     hidden = keras.layers.BatchNormalization(
-        momentum=_MOMENTUM,
+        momentum=momentum,
         epsilon=_EPSILON,
         name=f"{convolution.name}_normalization",
     )(convolution(inputs))

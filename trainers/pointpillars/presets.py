@@ -76,6 +76,7 @@ class Preset:
             all of them is where the losses' gradients meet.
         anchor_size: Length, width and height in metres.
         anchor_z: Height of the anchors' centres in metres.
+        batch_norm_momentum: Of the moving statistics.
         positive_iou: Anchors that overlap a box at least so much stand for it.
         negative_iou: Anchors below this with every box are background.
         min_num_points: Boxes with fewer points are not trained on.
@@ -101,6 +102,7 @@ class Preset:
     block_strides: tuple[int, ...] = (1, 2, 2)
     block_channels: tuple[int, ...] = (64, 128, 256)
     upsampled_channels: int = 128
+    batch_norm_momentum: float = 0.99
     positive_iou: float = 0.6
     negative_iou: float = 0.45
     min_num_points: int = 6

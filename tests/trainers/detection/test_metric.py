@@ -279,3 +279,39 @@ def test_random_scenes_are_worth_measuring():
     assert (found.ap[:4] > 0.3).all()
     assert (found.ap < 0.95).all()
     assert (found.aph[:4] < found.ap[:4]).all()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "counts"), [(0.5, (1, 0, 0)), (0.7, (0, 1, 1))]
+)
+def test_another_overlap_may_be_enough(threshold, counts):
+    # Shortened from one end: an IoU of 0.6.
+    found = _measure(
+        waymo.predictions([_changed(length=2.4)], [0.5]),
+        waymo.ground_truths([_BOX]),
+        iou_thresholds={"VEHICLE": threshold},
+    )
+    assert _counts(found, _VEHICLE_1, 0.5) == counts
+
+
+def test_an_overlap_for_a_type_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"iou_thresholds: got 'CAR'"):
+        metric.DetectionMetric(iou_thresholds={"CAR": 0.5})
+
+
+def test_counts_of_parts_add_up_to_those_of_all():
+    predictions, ground_truths, _ = waymo.load("all_types")
+    parts = []
+    for odd in (0, 1):
+        part = metric.DetectionMetric()
+        part.update(
+            *(
+                boxes.select(both, both.frame_id % 2 == odd)
+                for both in (predictions, ground_truths)
+            )
+        )
+        assert part.counts.any()
+        parts.append(part)
+    parts[0].counts = parts[0].counts + parts[1].counts
+    whole = _measure(predictions, ground_truths)
+    np.testing.assert_allclose(parts[0].result().ap, whole.ap, atol=1e-12)

@@ -1,0 +1,1 @@
+"""KITTI frames as a prepared data set."""

@@ -1,0 +1,49 @@
+"""Turns KITTI's lidar frames into a data set of training examples.
+
+python -m launch.prepare_kitti --kitti_dir=KITTI/training --data_dir=OUT
+
+KITTI/training holds the folders velodyne, label_2 and calib of KITTI's object
+detection benchmark. What it makes is trained on by
+
+python -m launch.train --experiment=waymo --config.dataset=kitti_lidar
+--config.preset=kitti --config.evaluation_split='train[80%:]'
+--config.training_split='train[:80%]' --data_dir=OUT --method=... --run_dir=...
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from data import lidar_examples
+from data.kitti_lidar import builder
+from launch import command
+from trainers import errors
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "kitti_dir", None, "Required; the folder `training`.", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "data_dir", None, "Required; takes the data set.", flag_values=FLAGS
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command."""
+    FLAGS.unparse_flags()
+    parsed = command.parse(FLAGS, arguments, __doc__)
+    if parsed is None:
+        return 0
+    positional, texts = parsed
+    command.refuse_positional([*positional, *texts])
+    command.require(FLAGS, "kitti_dir", "data_dir")
+    try:
+        directory = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
+    except lidar_examples.LidarDataError as error:
+        raise errors.UserError(str(error)) from None
+    print(f"Prepared: {directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)
