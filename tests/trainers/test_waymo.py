@@ -134,6 +134,7 @@ def test_every_run_clips(method, norm, data_dir, tmp_path):
         {"ap_rule": "2021"},
         {"ramp_steps": 4},
         {"pasted_objects": -1},
+        {"loss_chunk_size": -1},
         {"batch_norm_momentum": 1.0},
         {"clip_norm": 0.0},
     ],
