@@ -12,18 +12,23 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import command
-from trainers import benchmark
+from trainers.benchmarks import suites
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "suite", ",".join(benchmark.SUITES),
+    "suite", ",".join(suites.SUITES),
     "What to measure, separated by commas. " + "; ".join(
-        f"{name}: {suite.title}" for name, suite in benchmark.SUITES.items()
+        f"{name}: {suite.title}" for name, suite in suites.SUITES.items()
     ) + ".",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "pairs", 40, "Rounds in which the cases of a suite take turns.",
+    "pairs", 40, "Rounds in which the cases of a suite take turns; where "
+    "a round takes long, there are fewer: " + ", ".join(
+        f"one of {suite.pairs_per_round} in {name}"
+        for name, suite in suites.SUITES.items()
+        if suite.pairs_per_round > 1
+    ) + ".",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
@@ -40,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     positional, texts = parsed
     command.refuse_positional([*positional, *texts])
     path = None if FLAGS.json is None else pathlib.Path(FLAGS.json)
-    print(benchmark.execute(benchmark.select(FLAGS.suite), FLAGS.pairs, path))
+    print(suites.execute(suites.select(FLAGS.suite), FLAGS.pairs, path))
     return 0
 
 

@@ -1,0 +1,213 @@
+"""Turns, rounds, and the figures that come of them."""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Step = Callable[[], Any]
+LOW, HIGH = 10, 90
+WARM_UP = 3
+RATIOS = ("speed", "time")
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measured figure.
+
+    Attributes:
+        case: What was measured.
+        against: What it is divided by, or subtracted from it.
+        quantity: `speed` or `time` (ratios), `ms`, `MiB`, `images/s` or
+            `frames/s`.
+        median: Over all rounds.
+        low: The 10th percentile.
+        high: The 90th percentile.
+        allowed: What the arithmetic alone gives, in the same quantity.
+        target: At least this speed, at most this of all else; None without
+            one.
+        paper: The paper's figure, where it has one.
+    """
+
+    case: str
+    against: str
+    quantity: str
+    median: float
+    low: float
+    high: float
+    allowed: float | None = None
+    target: float | None = None
+    paper: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Says whether the target is met; empty without one."""
+        if self.target is None:
+            return ""
+        better = self.median - self.target
+        if self.quantity != "speed":
+            better = -better
+        return "met" if better >= 0 else "missed"
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the median and the 10th and 90th percentiles."""
+    low, median, high = np.percentile(values, [LOW, 50, HIGH])
+    return float(median), float(low), float(high)
+
+
+def speed_row(
+    times: Mapping[str, Sequence[float]], case: str, against: str, **notes
+) -> Row:
+    """Compares speeds: more is better.
+
+    Args:
+        times: Seconds of each round, by case.
+        case: What is compared.
+        against: What with.
+        **notes: `allowed`, `target` and `paper` of the row.
+
+    Returns:
+        The row.
+    """
+    ratios = np.divide(times[against], times[case])
+    return Row(case, against, "speed", *spread(ratios), **notes)
+
+
+def time_row(
+    times: Mapping[str, Sequence[float]], case: str, against: str, **notes
+) -> Row:
+    """Compares times: less is better. Arguments as in `speed_row`."""
+    ratios = np.divide(times[case], times[against])
+    return Row(case, against, "time", *spread(ratios), **notes)
+
+
+def rate_row(
+    times: Mapping[str, Sequence[float]], case: str, count: int, unit: str
+) -> Row:
+    """Says how many of something a case does in a second.
+
+    Args:
+        times: Seconds of each round, by case.
+        case: What is measured.
+        count: How many it does in a step.
+        unit: Of what.
+
+    Returns:
+        The row, with the quantity `unit/s`.
+    """
+    rates = np.divide(count, times[case])
+    return Row(case, "", f"{unit}/s", *spread(rates))
+
+
+def milliseconds_row(
+    times: Mapping[str, Sequence[float]], case: str, **notes
+) -> Row:
+    """Says how long a step takes. Arguments as in `speed_row`."""
+    return Row(case, "", "ms", *spread(np.multiply(1e3, times[case])), **notes)
+
+
+def take_turns(
+    steps: Mapping[Hashable, Step],
+    rounds: int,
+    *,
+    warm_up: int = WARM_UP,
+    clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[Hashable, list[float]]:
+    """Times steps in turn; each round starts with another case.
+
+    Args:
+        steps: What to time, by case.
+        rounds: How often each is timed.
+        warm_up: Rounds before, which do not count.
+        clock: Gives seconds.
+        progress: Is told how many rounds are done.
+
+    Returns:
+        Seconds of each round, by case.
+    """
+    for step in steps.values():
+        for _ in range(warm_up):
+            step()
+    names = list(steps)
+    times = {name: [] for name in names}
+    for done in range(rounds):
+        first = done % len(names)
+        for name in names[first:] + names[:first]:
+            started = clock()
+            steps[name]()
+            times[name].append(clock() - started)
+        progress(done + 1)
+    return times
+
+
+def training_step(model: keras.Model, x, y) -> Step:
+    """Makes a function that trains a compiled model for one step.
+
+    Args:
+        model: The model; nothing of it is copied.
+        x: The batch of every step, over all replicas.
+        y: Its labels.
+
+    Returns:
+        The function.
+    """
+    batches = tf.data.Dataset.from_tensors((x, y)).repeat()
+    strategy = model.distribute_strategy
+    parts = iter(strategy.experimental_distribute_dataset(batches))
+    model.make_train_function()
+    return lambda: model.train_function(parts)
+
+
+class Progress:
+    """Says on stderr how far a suite is."""
+
+    def __init__(self, suite: str):
+        self._suite = suite
+        self._started = self._printed = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Says anything."""
+        print(f"{self._suite}: {text}", file=sys.stderr, flush=True)
+
+    def start(self, rounds: int) -> Callable[[int], None]:
+        """Returns what `take_turns` tells its progress."""
+        self._started = self._printed = time.monotonic()
+
+        def update(done: int) -> None:
+            now = time.monotonic()
+            if done < rounds and now - self._printed < _SECONDS_BETWEEN_LINES:
+                return
+            left = (now - self._started) / done * (rounds - done)
+            self.say(f"round {done} of {rounds}, {left:.0f} s left")
+            self._printed = now
+
+        return update
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """A group of cases that are measured together.
+
+    Attributes:
+        title: What is measured.
+        measure: Measures it, with so many rounds.
+        pairs_per_round: For how many of the rounds that the user asks for
+            there is one, where one takes long.
+    """
+
+    title: str
+    measure: Callable[[int, Progress], list[Row]]
+    pairs_per_round: int = 1
+
+    def rounds(self, pairs: int) -> int:
+        """Returns the number of rounds, at least one."""
+        return max(1, pairs // self.pairs_per_round)
