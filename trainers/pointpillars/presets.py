@@ -184,4 +184,16 @@ SMALL = dataclasses.replace(
     max_candidates=1024,
 )
 
-PRESETS = {"graddrop2020": GRADDROP_2020, "kitti": KITTI, "small": SMALL}
+KITTI_SMALL = dataclasses.replace(
+    KITTI,
+    pillar_channels=32,
+    block_channels=(32, 64, 128),
+    upsampled_channels=64,
+)
+
+PRESETS = {
+    "graddrop2020": GRADDROP_2020,
+    "kitti": KITTI,
+    "small": SMALL,
+    "kitti_small": KITTI_SMALL,
+}
