@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from trainers import config as config_lib
-from trainers import errors, files, runs
+from trainers import errors, files, runs, workers
 from trainers import experiment as experiment_lib
 
 METHODS = (
@@ -154,6 +154,12 @@ class Comparison:
         Raises:
             UserError: If a run is not possible, before any of them starts.
         """
+        if self.strategy == workers.MULTI_WORKER:
+            raise errors.UserError(
+                f"--strategy: got {workers.MULTI_WORKER}, expected devices of "
+                "one machine for each run; start single runs on several with "
+                "launch.train."
+            )
         planned = self.runs()
         for run in planned:
             runs.check(run)

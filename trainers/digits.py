@@ -58,6 +58,7 @@ class DigitsConfig(config_lib.FitConfig):
         batch_size: Examples in a step, over all replicas.
         learning_rate: Of Adam, at the start; it falls to zero as a cosine.
         canvas: Height and width of the images; scans have 8.
+        dropout: Share of the trunk's activations that is dropped.
         training_pairs: Size of the training set.
         test_pairs: Size of the test set.
         split_seed: Decides which scans are for training.
@@ -68,6 +69,7 @@ class DigitsConfig(config_lib.FitConfig):
     batch_size: int = 64
     learning_rate: float = 6e-3
     canvas: int = 11
+    dropout: float = 0.0
     training_pairs: int = 20_000
     test_pairs: int = 2_000
     split_seed: int = 0
@@ -82,9 +84,14 @@ class DigitsConfig(config_lib.FitConfig):
             raise ValueError(
                 f"canvas: got {self.canvas}, expected a size from 8 to 16."
             )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"dropout: got {self.dropout}, expected a rate from 0 to less "
+                "than 1."
+            )
 
 
-def make_trunk(canvas: int) -> keras.Model:
+def make_trunk(canvas: int, dropout: float = 0.0) -> keras.Model:
     """Makes the shared part: images to activations."""
     inputs = keras.Input((canvas, canvas, 1), name="image")
     hidden = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(
@@ -96,6 +103,8 @@ def make_trunk(canvas: int) -> keras.Model:
     )
     hidden = keras.layers.Flatten()(hidden)
     shared = keras.layers.Dense(128, activation="relu")(hidden)
+    if dropout:
+        shared = keras.layers.Dropout(dropout)(shared)
     return keras.Model(inputs, shared, name="trunk")
 
 
@@ -138,7 +147,7 @@ class Digits(experiment.FitExperiment):
     def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
         """See the base class."""
         config = run.config
-        trunk = make_trunk(config.canvas)
+        trunk = make_trunk(config.canvas, config.dropout)
         heads = make_heads(trunk.output)
         model = gd.MultiLossModel(trunk, heads, recipe=recipe)
         rate = keras.optimizers.schedules.CosineDecay(

@@ -1,5 +1,6 @@
 """Training on `model.fit` that may be stopped and started at any time."""
 
+import contextlib
 import csv
 import io
 import math
@@ -7,7 +8,7 @@ import pathlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -307,6 +308,22 @@ def read_csv(path: pathlib.Path) -> list[dict[str, float]]:
         ]
 
 
+@contextlib.contextmanager
+def _writing_events(directory: pathlib.Path) -> Iterator[None]:
+    """Lets a summary that TensorFlow cannot write be told in one line."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if str(directory) not in error.message:
+            raise
+        reason = error.message.splitlines()[0].rpartition("; ")[2]
+        raise errors.UserError(
+            f"{directory} cannot be written ({reason}); no checkpoint is lost. "
+            "Make room, or see to the permissions, and use the same command "
+            "again."
+        ) from None
+
+
 def fit(
     model: keras.Model,
     training_data: Callable[[int], tf.data.Dataset],
@@ -352,7 +369,8 @@ def fit(
         errors.DivergedError: If a loss is no longer finite.
         errors.InterruptedRunError: If a worker was told to stop, after a
             checkpoint.
-        errors.UserError: If the checkpoints do not fit, or cannot be written.
+        errors.UserError: If the checkpoints do not fit, or a file cannot be
+            written.
     """
     fitting.train_on_replicas(model)
     strategy = model.distribute_strategy
@@ -378,12 +396,9 @@ def fit(
     log = CsvLog(directory / "metrics.csv", steps_per_epoch, worker.is_chief)
     log.rewind(start)
     callbacks = [StopOnNan(steps_per_epoch, start), *callbacks, log]
+    events = directory / "tensorboard"
     if worker.is_chief:
-        callbacks.append(
-            keras.callbacks.TensorBoard(
-                directory / "tensorboard", write_graph=False
-            )
-        )
+        callbacks.append(keras.callbacks.TensorBoard(events, write_graph=False))
     callbacks.append(
         SaveCheckpoints(
             saved, config, start, notice or preemption.Notice(), gather
@@ -402,7 +417,7 @@ def fit(
         data = strategies.distribute_training(
             strategy, worker, training_data(step)
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _writing_events(events):
             # Keras says so of test data whose length it does not know.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             model.fit(

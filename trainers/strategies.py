@@ -114,7 +114,7 @@ def _devices(name: str, logical_cpus: int) -> list[str]:
         )
     num_gpus = len(tf.config.list_physical_devices("GPU"))
     kind, count = ("GPU", num_gpus) if num_gpus else ("CPU", logical_cpus)
-    if name == "one" or (name == "auto" and count == 1):
+    if name == "one" or count == 1:
         return []
     return [f"{kind}:{index}" for index in range(count)]
 

@@ -8,6 +8,7 @@ from graddrop_tf import fitting
 from tests.graddrop_tf.models import (
     LAYER,
     NUM_LOSSES,
+    RECIPES,
     VECTOR,
     batch,
     largest_difference,
@@ -69,6 +70,67 @@ def test_one_bad_replica_skips_the_step_on_all(bad, mirrored):
     model.fit(x, y, batch_size=_BATCH, shuffle=False, verbose=0)
     after = trainable(model)
     assert 0 < largest_difference(before, after) < np.inf
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind"),
+    [*((r, VECTOR) for r in RECIPES), ("mgda+graddrop", LAYER)],
+)
+def test_every_method_takes_all_switches_on_two_replicas(
+    recipe, kind, mirrored
+):
+    """In half precision; then both micro-batches are bad on one replica."""
+    keras.config.set_dtype_policy("mixed_float16")
+    with mirrored(2).scope():
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            keras.optimizers.SGD(0.05, gradient_accumulation_steps=2),
+            initial_scale=64.0,
+        )
+        model = fitting.train_on_replicas(
+            kind.compiled(recipe, optimizer, steps_per_execution=2)
+        )
+    x, y = batch(8 * _BATCH)
+    options = {"batch_size": _BATCH, "shuffle": False, "verbose": 0}
+    first, last = model.fit(x, kind.labels(y), epochs=2, **options).history[
+        "loss"
+    ]
+    assert last < first
+    before = trainable(model)
+    x, y = batch(2 * _BATCH)
+    y[_BATCH // 2 : _BATCH] = np.nan
+    y[-_BATCH // 2 :] = np.nan
+    model.fit(x, kind.labels(y), **options)
+    assert largest_difference(before, trainable(model)) == 0
+    assert float(model.optimizer.dynamic_scale.numpy()) == 16.0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_three_steps_at_once_equal_one_after_the_other(recipe):
+    x, y = batch(6 * _BATCH)
+    results = []
+    for options in {}, {"steps_per_execution": 3}:
+        model = VECTOR.compiled(recipe, **options)
+        model.fit(x, y, batch_size=_BATCH, shuffle=False, verbose=0)
+        results.append(trainable(model))
+    assert largest_difference(*results) < 1e-6
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_two_half_batches_equal_a_whole_one(num_replicas, mirrored):
+    strategy = tf.distribute.get_strategy()
+    if num_replicas > 1:
+        strategy = mirrored(num_replicas)
+    x, y = batch(4 * _BATCH)
+    results = []
+    for size, steps in (2 * _BATCH, None), (_BATCH, 2):
+        with strategy.scope():
+            model = VECTOR.compiled(
+                "baseline",
+                keras.optimizers.SGD(0.05, gradient_accumulation_steps=steps),
+            )
+        model.fit(x, y, batch_size=size, shuffle=False, verbose=0)
+        results.append(trainable(model))
+    assert largest_difference(*results) < 1e-6
 
 
 @pytest.mark.parametrize(

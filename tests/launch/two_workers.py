@@ -44,18 +44,41 @@ class _End(keras.callbacks.Callback):
 
 
 def library_cases():
-    """Names every model that is trained with one process and with two."""
-    from tests.graddrop_tf.models import HEADS, LAYER, VECTOR
+    """Names all that is trained with one process and with two.
+
+    Returns:
+        How, and the recipe and the form. All methods and combinations in
+        both forms are among them, as in the conformance tests.
+    """
+    from tests.graddrop_tf.models import HEADS, LAYER, VECTOR, cases
 
     return [
-        ("clip(1.0)+gradnorm+mgda+graddrop(marginalize_batch=False)", VECTOR),
-        ("penalty(0.01)+pcgrad", HEADS),
-        ("pcgrad(iterative=True)+random_graddrop(seed=1)", LAYER),
+        (
+            train_and_test,
+            "clip(1.0)+gradnorm+mgda+graddrop(marginalize_batch=False)",
+            VECTOR,
+        ),
+        (train_and_test, "penalty(0.01)+pcgrad", HEADS),
+        (
+            train_and_test,
+            "pcgrad(iterative=True)+random_graddrop(seed=1)",
+            LAYER,
+        ),
+        *((train, recipe, kind) for recipe, kind in cases() if kind != HEADS),
     ]
 
 
 def train(recipe, kind):
-    """Trains for 20 steps; weights, losses of an uneven test, predictions."""
+    """Returns the weights after twenty steps."""
+    from graddrop_tf import fitting
+    from tests.graddrop_tf.models import twenty_steps
+
+    model = fitting.train_on_replicas(kind.compiled(recipe))
+    return twenty_steps(model, kind)
+
+
+def train_and_test(recipe, kind):
+    """Returns weights, losses of an uneven test, predictions."""
     from graddrop_tf import fitting
     from tests.graddrop_tf.models import LAYER, VECTOR, batch, trainable
 
@@ -85,9 +108,10 @@ def train(recipe, kind):
 
 def _library(directory, worker):
     with strategies.make(workers.MULTI_WORKER, 1).scope():
-        for number, (recipe, kind) in enumerate(library_cases()):
-            values = train(recipe, kind)
-            np.savez(directory / f"{number}-{worker.index}.npz", *values)
+        for number, (function, *case) in enumerate(library_cases()):
+            np.savez(
+                directory / f"{number}-{worker.index}.npz", *function(*case)
+            )
 
 
 def _run(directory):

@@ -389,6 +389,38 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(tmp_path):
     assert saved.restore() == 1
 
 
+def test_a_full_disk_met_by_tensorboard_is_one_line(
+    tmp_path, monkeypatch, whole
+):
+    def write(self, epoch, logs=None):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = 0 if epoch == 2 else before[0]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            original(self, epoch, logs)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    original = keras.callbacks.TensorBoard.on_epoch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks.TensorBoard, "on_epoch_end", write)
+        with pytest.raises(
+            errors.UserError,
+            match=r"tensorboard cannot be written \(File too large\)",
+        ):
+            _fit(tmp_path)
+    assert _saved_steps(tmp_path) == [3, 6]
+    model, rows = _fit(tmp_path)
+    assert rows == whole[1]
+    np.testing.assert_array_equal(_state(model)[0], whole[0][0])
+
+
+def test_no_folder_for_tensorboard_is_one_line(tmp_path):
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(errors.UserError, match="tensorboard cannot be written"):
+        _fit(tmp_path)
+
+
 def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").touch()
     saved = checkpoints.Checkpoints(tmp_path / "file" / "run", _model())
