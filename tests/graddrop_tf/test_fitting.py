@@ -105,6 +105,20 @@ def test_every_method_takes_all_switches_on_two_replicas(
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+def test_every_method_lowers_the_loss_in_bfloat16_on_two_replicas(
+    recipe, mirrored
+):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    with mirrored(2).scope():
+        model = VECTOR.compiled(recipe, steps_per_execution=2)
+    x, y = batch(8 * _BATCH)
+    first, last = model.fit(
+        x, y, batch_size=_BATCH, epochs=2, shuffle=False, verbose=0
+    ).history["loss"]
+    assert last < first
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_three_steps_at_once_equal_one_after_the_other(recipe):
     x, y = batch(6 * _BATCH)
     results = []
