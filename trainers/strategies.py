@@ -217,7 +217,11 @@ class BatchFunction:
         """
         self._strategy = strategy
         self._worker = worker
-        self._num_local = strategy.num_replicas_in_sync // worker.count
+        # TensorFlow's default strategy does not know its device.
+        several = strategy.num_replicas_in_sync > 1
+        self._num_local = (
+            len(strategy.extended.worker_devices) if several else 1
+        )
 
         def run(inputs):
             return strategy.run(function, args=(inputs,))
