@@ -12,6 +12,9 @@ _COLOURS = (
     "#56b4e9", "#8c6d31", "#7b4fa3", "#a50026",
 )  # fmt: skip
 _WIDTH = 7.2
+# In letters: what fits into a line of a legend, and what a key takes of it.
+_LEGEND_LINE = 118
+_LEGEND_KEY = 8
 
 
 def png(drawing: matplotlib_figure.Figure) -> bytes:
@@ -207,11 +210,12 @@ def _slant(axes) -> None:
 
 def _legend(drawing, axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
+    widest = max(map(len, labels), default=0) + _LEGEND_KEY
     drawing.legend(
         handles,
         labels,
         loc="outside upper center",
-        ncols=4,
+        ncols=min(4, max(1, _LEGEND_LINE // widest)),
         frameon=False,
         fontsize=8,
     )
