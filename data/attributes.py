@@ -125,9 +125,8 @@ class AttributeSet:
             [0, 1], and attributes `[batch, T]`, float32, 0 or 1.
         """
         shard = shard or streams.Shard()
-        records = streams.endless(
-            lambda order: self._set.records(split, order),
-            self._set.num_examples(split),
+        records = self._set.endless_records(
+            split,
             batch_size=batch_size,
             seed=seed,
             start=start,

@@ -73,9 +73,8 @@ class LidarSet:
             in the stream has, for what is to be drawn for it.
         """
         shard = shard or streams.Shard()
-        records = streams.endless(
-            lambda order: self._set.records(split, order),
-            self._set.num_examples(split),
+        records = self._set.endless_records(
+            split,
             batch_size=batch_size,
             seed=seed,
             start=start,

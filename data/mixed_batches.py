@@ -75,11 +75,8 @@ class ImageSet:
         self, batch_size: int, seed: int, start: int, shard: streams.Shard
     ) -> tf.data.Dataset:
         """Makes the endless stream of a worker's part of each batch."""
-        records = streams.endless(
-            lambda file_seed: self.prepared.records(
-                self.training_split, file_seed
-            ),
-            self.prepared.num_examples(self.training_split),
+        records = self.prepared.endless_records(
+            self.training_split,
             batch_size=batch_size,
             seed=seed,
             start=start,

@@ -1,8 +1,11 @@
 """Data sets as TensorFlow Datasets prepares them: opened, read and checked."""
 
+import contextlib
 import dataclasses
+import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,6 +86,42 @@ class PreparedSet:
             tf.data.experimental.assert_cardinality(
                 sum(part.take for part in parts)
             )
+        )
+
+    def endless_records(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int,
+        shuffle_buffer: int,
+        shard: streams.Shard,
+    ) -> tf.data.Dataset:
+        """Makes the endless stream of a worker's records; see `streams`.
+
+        Args:
+            split: Such as `train` or `train[:80%]`.
+            batch_size: Records in a step, over all workers.
+            seed: Decides their order.
+            start: How many steps to leave out.
+            shuffle_buffer: Records in a block; two of them are in memory.
+            shard: Which worker's records.
+
+        Returns:
+            Serialized examples, for `parse`.
+
+        Raises:
+            DataError: If there is no such split, or nothing in it.
+        """
+        return streams.endless(
+            lambda order: self.records(split, order),
+            self.num_examples(split),
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            shuffle_buffer=shuffle_buffer,
+            shard=shard,
         )
 
     def parse(
@@ -195,6 +234,41 @@ def open_set(
             f"prepared copy, or prepare it with {prepared_by}."
         )
     return PreparedSet(name, _prepare(name, root))
+
+
+def write(
+    kind: type[tfds.core.DatasetBuilder],
+    data_dir: str | os.PathLike,
+    **arguments: Any,
+) -> tfds.core.DatasetBuilder:
+    """Writes a data set of our own making, unless it is there.
+
+    Args:
+        kind: The builder, which downloads nothing.
+        data_dir: Where prepared data sets lie.
+        **arguments: What else the builder takes.
+
+    Returns:
+        The builder. The data set appears when all of it is written.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    root = pathlib.Path(data_dir).expanduser()
+    try:
+        builder = kind(data_dir=root, **arguments)
+        # A builder speaks of a download, and wants a folder for it.
+        with (
+            tempfile.TemporaryDirectory() as nowhere,
+            contextlib.redirect_stdout(None),
+        ):
+            builder.download_and_prepare(download_dir=nowhere)
+    except (OSError, tf.errors.OpError) as error:
+        raise DataError(
+            f"{root / kind.name / str(kind.VERSION)} cannot be written "
+            f"({_first_line(error)}); give another data directory."
+        ) from None
+    return builder
 
 
 def _prepare(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:

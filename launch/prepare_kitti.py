@@ -10,11 +10,9 @@ python -m launch.train --experiment=waymo --config.dataset=kitti_lidar
 --config.training_split='train[:80%]' --data_dir=OUT --method=... --run_dir=...
 """
 
-from collections.abc import Sequence
-
 from absl import flags
 
-from data import lidar_examples
+from data import prepared
 from data.kitti_lidar import builder
 from launch import command
 from trainers import errors
@@ -28,18 +26,12 @@ flags.DEFINE_string(
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_flags(FLAGS, __doc__, "kitti_dir", "data_dir")
+def main() -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional([*positional, *texts])
-    command.require(FLAGS, "kitti_dir", "data_dir")
     try:
         directory = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
-    except lidar_examples.LidarDataError as error:
+    except prepared.DataError as error:
         raise errors.UserError(str(error)) from None
     print(f"Prepared: {directory}")
     return 0

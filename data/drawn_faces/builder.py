@@ -8,18 +8,15 @@ The data set has the features and splits of `celeb_a` 2.1.0: what reads one
 reads the other, and this code is not needed to read it.
 """
 
-import contextlib
 import dataclasses
 import io
 import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -139,24 +136,10 @@ def prepare(
     contents = contents or Contents()
     root = pathlib.Path(data_dir).expanduser()
     directory = root / DrawnFaces.name / str(DrawnFaces.VERSION)
-    try:
-        if directory.exists():
-            _require(contents, directory)
-            return directory
-        # The builder speaks of a download, and wants a folder for it.
-        with (
-            tempfile.TemporaryDirectory() as nowhere,
-            contextlib.redirect_stdout(None),
-        ):
-            DrawnFaces(contents=contents, data_dir=root).download_and_prepare(
-                download_dir=nowhere
-            )
-    except (OSError, tf.errors.OpError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise prepared.DataError(
-            f"{directory} cannot be written ({reason}); give another data "
-            "directory."
-        ) from None
+    if directory.exists():
+        _require(contents, directory)
+    else:
+        prepared.write(DrawnFaces, data_dir, contents=contents)
     return directory
 
 

@@ -1,15 +1,12 @@
 """Writes KITTI's frames as a data set of TensorFlow Datasets."""
 
-import contextlib
 import os
 import pathlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data import kitti, lidar_examples
+from data import kitti, lidar_examples, prepared
 
 
 class KittiLidar(tfds.core.GeneratorBasedBuilder):
@@ -23,7 +20,7 @@ class KittiLidar(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, *, directory: str | os.PathLike = "", **kwargs):
-        self._directory = pathlib.Path(directory)
+        self._directory = directory
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -33,15 +30,18 @@ class KittiLidar(tfds.core.GeneratorBasedBuilder):
             features=lidar_examples.features(),
             homepage="https://www.cvlibs.net/datasets/kitti/",
             disable_shuffling=True,
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
+        names = kitti.frame_names(self._directory)
+        self.info.metadata["frames"] = names
+        return {"train": self._generate_examples(names)}
 
     def _generate_examples(
-        self,
+        self, names: Sequence[str]
     ) -> Iterator[tuple[int, lidar_examples.Example]]:
-        yield from enumerate(kitti.read(self._directory))
+        yield from enumerate(kitti.read(self._directory, names))
 
 
 def prepare(
@@ -58,31 +58,14 @@ def prepare(
         appears when all frames are written; its one split is `train`.
 
     Raises:
-        LidarDataError: If a frame cannot be read, if the data set is there
-            with another number of frames, or if none can be written.
+        prepared.DataError: If a frame cannot be read, if the data set is
+            there with other frames, or if none can be written.
     """
-    root = pathlib.Path(data_dir).expanduser()
-    target = root / KittiLidar.name / str(KittiLidar.VERSION)
-    num_frames = len(kitti.frame_names(directory))
-    try:
-        builder = KittiLidar(directory=directory, data_dir=root)
-        if not target.exists():
-            # The builder speaks of a download, and wants a folder for it.
-            with (
-                tempfile.TemporaryDirectory() as nowhere,
-                contextlib.redirect_stdout(None),
-            ):
-                builder.download_and_prepare(download_dir=nowhere)
-    except (OSError, tf.errors.OpError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise lidar_examples.LidarDataError(
-            f"{target} cannot be written ({reason}); give another data "
-            "directory."
-        ) from None
-    held = builder.info.splits["train"].num_examples
-    if held != num_frames:
-        raise lidar_examples.LidarDataError(
-            f"{target}: holds {held} frames, expected the {num_frames} of "
-            f"{directory}; give another data directory, or remove this folder."
+    names = kitti.frame_names(directory)
+    builder = prepared.write(KittiLidar, data_dir, directory=directory)
+    if builder.info.metadata.get("frames") != names:
+        raise prepared.DataError(
+            f"{builder.data_dir}: holds other frames than {directory}; give "
+            "another data directory, or remove this folder."
         )
-    return target
+    return pathlib.Path(builder.data_dir)

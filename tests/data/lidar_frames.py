@@ -23,12 +23,11 @@ class TinyLidar(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager):
         return {
-            split: enumerate(examples)
-            for split, examples in self._examples.items()
+            split: self._generate_examples(split) for split in self._examples
         }
 
-    def _generate_examples(self):
-        raise NotImplementedError
+    def _generate_examples(self, split):
+        yield from enumerate(self._examples[split])
 
 
 NAME = TinyLidar.name

@@ -3,7 +3,7 @@ import os
 import pytest
 import tensorflow_datasets as tfds
 
-from data import kitti, lidar_examples
+from data import kitti, prepared
 from data.kitti_lidar import builder
 from launch import command, prepare_kitti
 from tests.data import lidar_cases, test_kitti
@@ -23,8 +23,8 @@ def test_frames_are_those_of_the_folders(directory, tmp_path, capsys):
         assert command.guarded(prepare_kitti.main, arguments) == 0
         target = tmp_path / "out" / "kitti_lidar" / "1.0.0"
         assert capsys.readouterr().out == f"Prepared: {target}\n"
-    prepared = tfds.builder_from_directory(target).as_dataset(split="train")
-    examples = list(prepared.as_numpy_iterator())
+    frames = tfds.builder_from_directory(target).as_dataset(split="train")
+    examples = list(frames.as_numpy_iterator())
     assert [e["frame"] for e in examples] == [b"000007", b"000009"]
     for example in examples:
         name = example["frame"].decode()
@@ -34,9 +34,7 @@ def test_frames_are_those_of_the_folders(directory, tmp_path, capsys):
 def test_other_frames_are_refused(directory, tmp_path):
     builder.prepare(directory, tmp_path / "out")
     _second_frame(directory)
-    with pytest.raises(
-        lidar_examples.LidarDataError, match="holds 1 frames, expected the 2"
-    ):
+    with pytest.raises(prepared.DataError, match="holds other frames than"):
         builder.prepare(directory, tmp_path / "out")
 
 
