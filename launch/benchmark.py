@@ -7,7 +7,6 @@ beside what the arithmetic allows and what is aimed at.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -36,14 +35,9 @@ flags.DEFINE_string(
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_flags(FLAGS, __doc__)
+def main() -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional([*positional, *texts])
     path = None if FLAGS.json is None else pathlib.Path(FLAGS.json)
     print(suites.execute(suites.select(FLAGS.suite), FLAGS.pairs, path))
     return 0

@@ -15,7 +15,6 @@ All runs are on one device. On a GPU bits repeat only where its operations do.
 
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -36,15 +35,9 @@ flags.DEFINE_integer(
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_config(FLAGS, __doc__, "experiment", "method", "run_dir")
+def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional(positional)
-    command.require(FLAGS, "experiment", "method", "run_dir")
     if FLAGS.strategy not in ("auto", "one") or FLAGS.logical_cpus > 1:
         raise errors.UserError(
             f"--strategy: got {FLAGS.strategy} with {FLAGS.logical_cpus} "

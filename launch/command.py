@@ -1,6 +1,7 @@
 """What all commands share: reading flags, and answering in one line."""
 
 import dataclasses
+import functools
 import io
 import os
 import sys
@@ -129,6 +130,72 @@ def _values_text(values: config.Config) -> str:
     )
 
 
+def with_flags(
+    values: flags.FlagValues, description: str, *required: str
+) -> Callable[[Callable[[], int]], Callable[[Sequence[str]], int]]:
+    """Makes a command of a function: it is called when the flags are read.
+
+    Args:
+        values: The flags; filled in.
+        description: Stands at the head of the help.
+        *required: Flags that have to be given.
+
+    Returns:
+        A decorator. The command takes the command line without the program
+        and returns the exit code; it raises a `UserError` for what is not a
+        flag, or not a value of it.
+    """
+
+    def decorate(function: Callable[[], int]) -> Callable[[Sequence[str]], int]:
+        @functools.wraps(function)
+        def main(arguments: Sequence[str]) -> int:
+            texts = _read(values, description, required, arguments)
+            if texts is None:
+                return 0
+            refuse_positional([f"{_CONFIG}{name}" for name in texts])
+            return function()
+
+        return main
+
+    return decorate
+
+
+def with_config(
+    values: flags.FlagValues, description: str, *required: str
+) -> Callable[
+    [Callable[[dict[str, str]], int]], Callable[[Sequence[str]], int]
+]:
+    """Does as `with_flags`, for a function of the `--config` texts by field."""
+
+    def decorate(
+        function: Callable[[dict[str, str]], int],
+    ) -> Callable[[Sequence[str]], int]:
+        @functools.wraps(function)
+        def main(arguments: Sequence[str]) -> int:
+            texts = _read(values, description, required, arguments)
+            return 0 if texts is None else function(texts)
+
+        return main
+
+    return decorate
+
+
+def _read(
+    values: flags.FlagValues,
+    description: str,
+    required: Sequence[str],
+    arguments: Sequence[str],
+) -> dict[str, str] | None:
+    """Returns the `--config` texts; None where help was given."""
+    parsed = parse(values, arguments, description)
+    if parsed is None:
+        return None
+    positional, texts = parsed
+    refuse_positional(positional)
+    require(values, *required)
+    return texts
+
+
 def parse(
     values: flags.FlagValues, arguments: Sequence[str], description: str
 ) -> tuple[list[str], dict[str, str]] | None:
@@ -146,6 +213,7 @@ def parse(
     Raises:
         UserError: For what is not a flag, or not a value of it.
     """
+    values.unparse_flags()
     if {"--help", "-help", "-h"} & {*arguments}:
         print(f"{description}\n{_help(values)}")
         return None

@@ -8,7 +8,6 @@ launch.train, separated by commas outside of brackets.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -26,15 +25,9 @@ flags.DEFINE_string(
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_config(FLAGS, __doc__, "experiment", "run_dir")
+def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional(positional)
-    command.require(FLAGS, "experiment", "run_dir")
     strategies.split_cpu(FLAGS.logical_cpus)
     directory = pathlib.Path(FLAGS.run_dir)
     num_failed = comparison.Comparison(

@@ -11,7 +11,6 @@ How each attribute is drawn is told in data/drawn_faces/README.md.
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -52,15 +51,9 @@ flags.DEFINE_string(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_flags(FLAGS, __doc__, "data_dir")
+def main() -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional([*positional, *texts])
-    command.require(FLAGS, "data_dir")
     contents = builder.Contents(
         train=FLAGS.num_train,
         validation=FLAGS.num_validation,

@@ -98,14 +98,9 @@ flags.DEFINE_string(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_flags(FLAGS, __doc__)
+def main() -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional([*positional, *texts])
     measured = evaluation.Evaluation(
         box_type=FLAGS.box_type,
         ap_rule=FLAGS.ap_rule,

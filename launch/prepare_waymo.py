@@ -14,7 +14,6 @@ on processes of this machine else.
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 from absl import flags
@@ -54,15 +53,9 @@ flags.DEFINE_list(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_flags(FLAGS, __doc__, "data_dir")
+def main() -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional([*positional, *texts])
-    command.require(FLAGS, "data_dir")
     places = {split: FLAGS[split].value for split in _SPLITS}
     if not any(places.values()):
         raise errors.UserError(

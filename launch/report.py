@@ -18,7 +18,6 @@ FLAGS = flags.FlagValues()
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
     parsed = command.parse(FLAGS, arguments, __doc__)
     if parsed is None:
         return 0

@@ -8,7 +8,6 @@ itself is not to be had. Started again, it writes what is not there yet.
 
 import functools
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -46,15 +45,9 @@ flags.DEFINE_float(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_flags(FLAGS, __doc__, "out")
+def main() -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional([*positional, *texts])
-    command.require(FLAGS, "out")
     directory = pathlib.Path(FLAGS.out)
     try:
         segments.write(

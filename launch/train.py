@@ -11,7 +11,6 @@ as it does when another worker is gone: a scheduler may start it again.
 
 import pathlib
 import sys
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -37,15 +36,9 @@ flags.DEFINE_integer(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_config(FLAGS, __doc__, "experiment", "method", "run_dir")
+def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional(positional)
-    command.require(FLAGS, "experiment", "method", "run_dir")
     command.speak_as(workers.find(FLAGS.strategy))
     strategies.start(FLAGS.strategy, FLAGS.logical_cpus)
     texts |= command.switches(FLAGS)

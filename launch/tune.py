@@ -17,7 +17,6 @@ some on one machine.
 
 import math
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -50,15 +49,9 @@ flags.DEFINE_integer(
 )  # fmt: skip
 
 
-def main(arguments: Sequence[str]) -> int:
+@command.with_config(FLAGS, __doc__, "experiment", "method", "run_dir")
+def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    FLAGS.unparse_flags()
-    parsed = command.parse(FLAGS, arguments, __doc__)
-    if parsed is None:
-        return 0
-    positional, texts = parsed
-    command.refuse_positional(positional)
-    command.require(FLAGS, "experiment", "method", "run_dir")
     strategies.split_cpu(FLAGS.logical_cpus)
     searched = registry.find(FLAGS.experiment)
     search = tuning.Search(
