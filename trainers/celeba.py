@@ -54,9 +54,9 @@ from data import attributes as attribute_data
 from data import streams
 from trainers import (
     attribute_metrics,
+    courses,
     experiment,
     files,
-    loop,
     plots,
     statistics,
     strategies,
@@ -398,66 +398,43 @@ class Celeba(experiment.FitExperiment):
         self, records: Mapping[str, Sequence[experiment.Record]]
     ) -> Sequence[experiment.Figure]:
         """See the base class."""
-        logs = {
-            method: [
-                loop.read_csv(record.directory / "metrics.csv")
-                for record in runs
-            ]
-            for method, runs in records.items()
-        }
-
-        def courses(
-            name: str, methods: Sequence[str]
-        ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-            return {
-                method: (
-                    np.array([row["step"] for row in logs[method][0]]),
-                    np.array(
-                        [
-                            [100.0 * row[name] for row in rows]
-                            for rows in logs[method]
-                        ]
-                    ),
-                )
-                for method in methods
-            }
-
-        bands = (
-            "mean over the seeds; the bands are one standard deviation to "
-            "each side"
+        max_f1 = courses.over_steps(
+            records, lambda row: 100.0 * row["val_max_f1"]
+        )
+        # NaN where gradients were not looked at.
+        kept = courses.over_steps(
+            records, lambda row: 100.0 * row.get(_KEPT, np.nan)
         )
         figures = [
             experiment.Figure(
                 "celeba_max_f1",
-                f"Max F1 during training, {bands} (the paper's Figure 3a).",
-                plots.courses(
-                    courses("val_max_f1", list(logs)), "step", "max F1 %"
-                ),
+                f"Max F1 during training, {courses.BANDS} (the paper's "
+                "Figure 3a).",
+                plots.courses(max_f1, "step", "max F1 %"),
             )
         ]
-        if {*_MARGINALIZATION} <= {*logs}:
+        if {*_MARGINALIZATION} <= {*max_f1}:
             figures.append(
                 experiment.Figure(
                     "celeba_marginalization",
                     "Max F1 with the gradients summed over the batch before "
-                    f"signs are compared, and without, {bands} (Figure 3b).",
+                    f"signs are compared, and without, {courses.BANDS} "
+                    "(Figure 3b).",
                     plots.courses(
-                        courses("val_max_f1", _MARGINALIZATION),
+                        {method: max_f1[method] for method in _MARGINALIZATION},
                         "step",
                         "max F1 %",
                     ),
                 )
             )
-        if all(_KEPT in rows[0] for runs in logs.values() for rows in runs):
+        if all(np.isfinite(shares).all() for _, shares in kept.values()):
             figures.append(
                 experiment.Figure(
                     "celeba_kept",
                     "Share of the gradients' values that GradDrop passes, or "
-                    f"would pass in a model trained otherwise, {bands} "
+                    f"would pass in a model trained otherwise, {courses.BANDS} "
                     "(Figure 3c).",
-                    plots.courses(
-                        courses(_KEPT, list(logs)), "step", "values kept %"
-                    ),
+                    plots.courses(kept, "step", "values kept %"),
                 )
             )
         return figures

@@ -42,7 +42,7 @@ import graddrop_tf as gd
 from data import digits as digits_data
 from data import streams
 from trainers import config as config_lib
-from trainers import experiment, loop, plots, statistics
+from trainers import courses, experiment, plots, statistics
 
 POSITIONS = ("upper_left", "lower_right")
 
@@ -221,22 +221,6 @@ class Digits(experiment.FitExperiment):
                 *(labels[position] for position in POSITIONS), strict=True
             )
         ]
-        courses = {}
-        finals = {}
-        for method, runs in records.items():
-            logs = [
-                loop.read_csv(record.directory / "metrics.csv")
-                for record in runs
-            ]
-            steps = np.array([row["step"] for row in logs[0]])
-            wrong = np.array(
-                [
-                    [self.summarize([row])["error"] for row in rows]
-                    for rows in logs
-                ]
-            )
-            courses[method] = (steps, wrong)
-            finals[method] = wrong[:, -1]
         return [
             experiment.Figure(
                 "digits_examples",
@@ -245,14 +229,21 @@ class Digits(experiment.FitExperiment):
             ),
             experiment.Figure(
                 "digits_course",
-                "Test error during training, mean over the seeds; the bands "
-                "are one standard deviation to each side.",
-                plots.courses(courses, "step", "test error %"),
+                f"Test error during training, {courses.BANDS}.",
+                plots.courses(
+                    courses.over_steps(
+                        records, lambda row: self.summarize([row])["error"]
+                    ),
+                    "step",
+                    "test error %",
+                ),
             ),
             experiment.Figure(
                 "digits_final",
                 "Test error after the last step: each seed (dot), mean and "
                 "standard deviation (bar). The band is the first method's.",
-                plots.dots(finals, "test error %"),
+                plots.dots(
+                    courses.at_the_end(records, "error"), "test error %"
+                ),
             ),
         ]

@@ -58,7 +58,7 @@ Other prepared data sets of images and labels do as well, see
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -69,10 +69,10 @@ import graddrop_tf as gd
 from data import mixed_batches, streams
 from trainers import config as config_lib
 from trainers import (
+    courses,
     densenet,
     errors,
     experiment,
-    loop,
     plots,
     statistics,
     strategies,
@@ -86,9 +86,6 @@ _LOSS = "cross_entropy"
 _EVALUATED_AT_ONCE = 16
 _ERROR_LABEL = "test error %"
 _LOSS_LABEL = "test loss"
-_BANDS = (
-    "mean over the seeds; the bands are one standard deviation to each side"
-)
 _PAPER_ERROR = {
     "baseline": 29.8,
     "clip(1.0)": 29.4,
@@ -385,21 +382,26 @@ class Transfer(experiment.FitExperiment):
         self, records: Mapping[str, Sequence[experiment.Record]]
     ) -> Sequence[experiment.Figure]:
         """See the base class."""
-        finals = {
-            method: np.array([run.results["metrics"]["error"] for run in runs])
-            for method, runs in records.items()
-        }
         return [
             experiment.Figure(
                 "transfer_error",
-                f"Test error on the target during training, {_BANDS}.",
-                plots.courses(_courses(records, _error), "step", _ERROR_LABEL),
+                f"Test error on the target during training, {courses.BANDS}.",
+                plots.courses(
+                    courses.over_steps(
+                        records, functools.partial(_error, name=_TARGET)
+                    ),
+                    "step",
+                    _ERROR_LABEL,
+                ),
             ),
             experiment.Figure(
                 "transfer_loss",
-                f"Test loss on the target during training, {_BANDS}.",
+                f"Test loss on the target during training, {courses.BANDS}.",
                 plots.courses(
-                    _courses(records, functools.partial(_value, metric=_LOSS)),
+                    courses.over_steps(
+                        records,
+                        functools.partial(_value, name=_TARGET, metric=_LOSS),
+                    ),
                     "step",
                     _LOSS_LABEL,
                 ),
@@ -409,7 +411,7 @@ class Transfer(experiment.FitExperiment):
                 "Test error on the target after the last step: each seed "
                 "(dot), mean and standard deviation (bar). The band is the "
                 "first method's.",
-                plots.dots(finals, _ERROR_LABEL),
+                plots.dots(courses.at_the_end(records, "error"), _ERROR_LABEL),
             ),
             *_sweep_figures(records, "leak", "leak of the source"),
             *_sweep_figures(records, "k", "k"),
@@ -424,21 +426,6 @@ def _value(row: Mapping[str, float], name: str, metric: str) -> float:
 
 def _error(row: Mapping[str, float], name: str) -> float:
     return 100.0 - 100.0 * _value(row, name, _ACCURACY)
-
-
-def _courses(
-    records: Mapping[str, Sequence[experiment.Record]],
-    read: Callable[[Mapping[str, float], str], float],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads the steps `[n]` and a value `[seeds, n]` of each method."""
-    courses = {}
-    for method, runs in records.items():
-        logs = [loop.read_csv(run.directory / "metrics.csv") for run in runs]
-        courses[method] = (
-            np.array([row["step"] for row in logs[0]]),
-            np.array([[read(row, _TARGET) for row in log] for log in logs]),
-        )
-    return courses
 
 
 def _sweep_figures(
@@ -459,7 +446,7 @@ def _sweep_figures(
             experiment.Figure(
                 f"transfer_{argument}_{metric}",
                 f"{y_label.capitalize()} on the target after the last step, "
-                f"by {label}, {_BANDS}.",
+                f"by {label}, {courses.BANDS}.",
                 plots.courses(curves, label, y_label),
             )
         )

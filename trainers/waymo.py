@@ -59,10 +59,10 @@ import graddrop_tf as gd
 from data import lidar_sets, streams
 from trainers import config as config_lib
 from trainers import (
+    courses,
     errors,
     experiment,
     files,
-    loop,
     plots,
     statistics,
     strategies,
@@ -70,7 +70,7 @@ from trainers import (
 from trainers.detection import average_precision, pictures
 from trainers.pointpillars import (
     augmentation,
-    evaluation,
+    detector,
     frames,
     losses,
     network,
@@ -176,7 +176,7 @@ class WaymoConfig(config_lib.FitConfig):
                 )
 
     @property
-    def detector(self) -> presets.Preset:
+    def detector_preset(self) -> presets.Preset:
         """The values of the detector."""
         preset = presets.PRESETS[self.preset]
         unchanged = augmentation.Augmentation((), 0.0, (1.0, 1.0))
@@ -238,7 +238,7 @@ class Waymo(experiment.FitExperiment):
     def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
         """See the base class."""
         config = run.config
-        trunk = network.make_trunk(config.detector)
+        trunk = network.make_trunk(config.detector_preset)
         if recipe.global_clipnorm is None:
             recipe = dataclasses.replace(
                 recipe, global_clipnorm=config.clip_norm
@@ -267,7 +267,7 @@ class Waymo(experiment.FitExperiment):
         self, run: experiment.Run, start: int, shard: streams.Shard
     ) -> tf.data.Dataset:
         """See the base class."""
-        config, preset = run.config, run.config.detector
+        config, preset = run.config, run.config.detector_preset
         store = self._collect_objects(run) if config.pasted_objects else None
 
         def encode(example, seed):
@@ -304,7 +304,7 @@ class Waymo(experiment.FitExperiment):
         try:
             return objects.collect_objects(
                 once.map(lambda example, _: lidar_sets.vehicles(example)),
-                config.detector.min_num_points,
+                config.detector_preset.min_num_points,
                 config.stored_objects,
             )
         except ValueError as error:
@@ -318,7 +318,9 @@ class Waymo(experiment.FitExperiment):
 
         def encode(example):
             return frames.encode_frame(
-                lidar_sets.vehicles(example), config.detector, seed=(0, 0)
+                lidar_sets.vehicles(example),
+                config.detector_preset,
+                seed=(0, 0),
             )
 
         return (
@@ -352,14 +354,17 @@ class Waymo(experiment.FitExperiment):
     ) -> Sequence[keras.callbacks.Callback]:
         """Measures AP and APH after every epoch."""
         num_replicas = strategies.count_replicas(run.strategy, run.logical_cpus)
-        batches = evaluation.encode_frames(
+        batches = detector.encode_frames(
             self.evaluated_frames(run),
-            run.config.detector,
+            run.config.detector_preset,
             run.config.batch_size // num_replicas,
         )
         return [
-            evaluation.MeasureDetections(
-                run.config.detector, batches, run.config.ap_rule, run.worker
+            detector.MeasureDetections(
+                run.config.detector_preset,
+                batches,
+                run.config.ap_rule,
+                run.worker,
             )
         ]
 
@@ -368,9 +373,9 @@ class Waymo(experiment.FitExperiment):
     ) -> dict[str, float]:
         """Keeps what the report draws: what was found in the first frame."""
         if run.worker.is_chief:
-            (picture,) = evaluation.draw_frames(
+            (picture,) = detector.draw_frames(
                 model,
-                run.config.detector,
+                run.config.detector_preset,
                 self.evaluated_frames(run).take(1),
             )
             with files.replacing(run.directory / _PICTURE) as file:
@@ -400,20 +405,19 @@ class Waymo(experiment.FitExperiment):
         self, records: Mapping[str, Sequence[experiment.Record]]
     ) -> Sequence[experiment.Figure]:
         """See the base class."""
-        finals = {
-            method: np.array([run.results["metrics"]["ap_3d"] for run in runs])
-            for method, runs in records.items()
-        }
+
+        def course(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+            return courses.over_steps(
+                records, lambda row: 100.0 * row[f"val_{name}"]
+            )
+
         return [
             *(
                 experiment.Figure(
                     f"waymo_{name}",
                     f"{label} of vehicles (LEVEL_1) on frames not trained on, "
-                    "mean over the seeds; the bands are one standard "
-                    "deviation to each side.",
-                    plots.courses(
-                        _courses(records, name), "step", label, "linear"
-                    ),
+                    f"{courses.BANDS}.",
+                    plots.courses(course(name), "step", label, "linear"),
                 )
                 for name, label in (
                     ("ap_3d", "3D AP %"),
@@ -424,7 +428,7 @@ class Waymo(experiment.FitExperiment):
                 "waymo_final",
                 "3D AP after the last step: each seed (dot), mean and "
                 "standard deviation (bar). The band is the first method's.",
-                plots.dots(finals, "3D AP %"),
+                plots.dots(courses.at_the_end(records, "ap_3d"), "3D AP %"),
             ),
             *(
                 experiment.Figure(
@@ -443,20 +447,6 @@ class Waymo(experiment.FitExperiment):
 
     def _splits(self, run: experiment.Run) -> tuple[str, str]:
         return run.config.training_split, run.config.evaluation_split
-
-
-def _courses(
-    records: Mapping[str, Sequence[experiment.Record]], name: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Reads the steps `[n]` and a percentage `[seeds, n]` of each method."""
-    courses = {}
-    for method, runs in records.items():
-        logs = [loop.read_csv(run.directory / "metrics.csv") for run in runs]
-        courses[method] = (
-            np.array([row["step"] for row in logs[0]]),
-            np.array([[100.0 * row[f"val_{name}"] for row in r] for r in logs]),
-        )
-    return courses
 
 
 def _picture(record: experiment.Record) -> pictures.Picture:

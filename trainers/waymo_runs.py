@@ -11,7 +11,7 @@ import graddrop_tf as gd
 from data import prepared
 from trainers import checkpoints, errors, experiment, runs, waymo
 from trainers.detection import objects, pictures
-from trainers.pointpillars import evaluation
+from trainers.pointpillars import detector
 
 _NAME = "waymo"
 _EXPERIMENT = waymo.Waymo()
@@ -65,15 +65,13 @@ class TrainedDetector:
                 "launch.train first."
             )
         report(f"{self.directory}: step {step}")
-        preset = run.config.detector
-        batches = evaluation.encode_frames(frames, preset, _FRAMES_AT_ONCE)
+        preset = run.config.detector_preset
+        batches = detector.encode_frames(frames, preset, _FRAMES_AT_ONCE)
         try:
-            found = evaluation.join(
-                list(evaluation.Detector(model, preset).detect(batches))
+            found = detector.join(
+                list(detector.Detector(model, preset).detect(batches))
             )
-            drawn = evaluation.draw_frames(
-                model, preset, frames.take(num_drawn)
-            )
+            drawn = detector.draw_frames(model, preset, frames.take(num_drawn))
         except tf.errors.OpError:
             try:
                 _EXPERIMENT.check_data(run)

@@ -9,7 +9,8 @@ import numpy as np
 from trainers import errors, files, plots
 from trainers.detection import boxes, curves, metric, objects, official
 
-OFFICIAL_VEHICLE_IOU = 0.7
+_VEHICLE = "VEHICLE"
+OFFICIAL_VEHICLE_IOU = metric.OFFICIAL_IOU_THRESHOLDS[_VEHICLE]
 Numbers = Mapping[str, float]
 _LABELS = {
     "ap": "AP",
@@ -104,7 +105,7 @@ class Evaluation:
             )
         ]
         measured = metric.DetectionMetric(
-            self.box_type, self.num_workers, {"VEHICLE": self.vehicle_iou}
+            self.box_type, self.num_workers, {_VEHICLE: self.vehicle_iou}
         )
         measured.update(*both)
         results = measured.result(self.ap_rule)

@@ -45,7 +45,12 @@ BREAKDOWNS = (
 )
 # In float32, as the op compares scores and overlaps.
 CUTOFFS = np.linspace(0.0, 1.0, 101).astype(np.float32)
-_IOU_THRESHOLDS = np.array([np.inf, 0.7, 0.5, 0.5, 0.5], np.float32)
+OFFICIAL_IOU_THRESHOLDS = {
+    "VEHICLE": 0.7,
+    "PEDESTRIAN": 0.5,
+    "SIGN": 0.5,
+    "CYCLIST": 0.5,
+}
 _IOU_STEPS = np.float32(1e6)
 _PAIRS_AT_ONCE = 2**18
 
@@ -94,7 +99,7 @@ class DetectionMetric:
         box_type: "3d", or "2d" for bird's eye view.
         num_workers: How many threads share the frames of one update.
         iou_thresholds: From which IoU on boxes match, by type, where that is
-            not to be the official 0.7 (VEHICLE) or 0.5 (all others).
+            not to be one of `OFFICIAL_IOU_THRESHOLDS`.
 
     Attributes:
         counts: Sums over all frames so far, float64. Where several processes
@@ -118,14 +123,16 @@ class DetectionMetric:
         iou_thresholds: Mapping[str, float] | None = None,
     ):
         boxes.check_box_type(box_type)
-        self._iou_thresholds = _IOU_THRESHOLDS.copy()
-        for name, threshold in (iou_thresholds or {}).items():
-            if name not in boxes.TYPES[1:]:
-                raise ValueError(
-                    f"iou_thresholds: got {name!r}, expected some of "
-                    f"{', '.join(boxes.TYPES[1:])}."
-                )
-            self._iou_thresholds[boxes.TYPES.index(name)] = threshold
+        thresholds = {**OFFICIAL_IOU_THRESHOLDS, **(iou_thresholds or {})}
+        if unknown := thresholds.keys() - OFFICIAL_IOU_THRESHOLDS.keys():
+            raise ValueError(
+                f"iou_thresholds: got {', '.join(sorted(unknown))}, expected "
+                f"some of {', '.join(OFFICIAL_IOU_THRESHOLDS)}."
+            )
+        # In float32, as the op compares; unknown types match nothing.
+        self._iou_thresholds = np.array(
+            [thresholds.get(name, np.inf) for name in boxes.TYPES], np.float32
+        )
         self._box_type = box_type
         self._num_workers = num_workers
         self.reset()

@@ -19,6 +19,7 @@ al., NeurIPS 2020, section 4.4).
 | trunk, heads, and both ways to train them | `network.py` |
 | the nine losses | `losses.py` |
 | outputs to boxes | `decoding.py` |
+| what is found in frames, beside what is there | `detector.py` |
 
 A *frame* is a dict of `points` `[N, F]` float32 (x, y, z, intensity, ...),
 `boxes` `[M, 7]` float32 (centre x, y, z, length, width, height in metres,

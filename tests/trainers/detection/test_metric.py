@@ -295,7 +295,7 @@ def test_another_overlap_may_be_enough(threshold, counts):
 
 
 def test_an_overlap_for_a_type_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"iou_thresholds: got 'CAR'"):
+    with pytest.raises(ValueError, match=r"iou_thresholds: got CAR"):
         metric.DetectionMetric(iou_thresholds={"CAR": 0.5})
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.data import lidar_frames
 from tests.trainers.pointpillars import cases
-from trainers.pointpillars import anchors, evaluation, losses
+from trainers.pointpillars import anchors, detector, losses
 
 _BOX = np.array([6.5, 0.5, 0.5, 4.0, 2.0, 1.5, 0.0], np.float32)
 # Along x by a fifth of the length: an IoU of 0.8 / 1.2.
@@ -56,7 +56,7 @@ def _frames(examples):
 
 
 def _batches(examples, batch_size=2):
-    return evaluation.encode_frames(_frames(examples), cases.ROOMY, batch_size)
+    return detector.encode_frames(_frames(examples), cases.ROOMY, batch_size)
 
 
 def _examples():
@@ -71,8 +71,8 @@ def _examples():
 
 
 def _detect(batches, strategy=None):
-    detector = evaluation.Detector(_Fixed(strategy), cases.ROOMY)
-    return evaluation.join(list(detector.detect(batches)))
+    finder = detector.Detector(_Fixed(strategy), cases.ROOMY)
+    return detector.join(list(finder.detect(batches)))
 
 
 def test_predictions_and_truth_of_each_frame():
@@ -115,7 +115,7 @@ def test_ap_of_each_epoch():
         lidar_frames.example(1, [_SHIFTED]),
         few,
     ]
-    callback = evaluation.MeasureDetections(cases.ROOMY, _batches(examples))
+    callback = detector.MeasureDetections(cases.ROOMY, _batches(examples))
     callback.set_model(_Fixed())
     callback.on_train_begin()
     logs = {"loss": 1.0}
@@ -141,7 +141,7 @@ def test_ap_of_each_epoch():
 def test_a_picture_has_all_points_and_both_kinds_of_boxes():
     examples = _examples()[2:4]
     frames = _frames(examples)
-    seen = evaluation.draw_frames(_Fixed(), cases.ROOMY, frames)
+    seen = detector.draw_frames(_Fixed(), cases.ROOMY, frames)
     assert [picture.title for picture in seen] == ["tiny, 1002", "tiny, 1003"]
     for picture, example in zip(seen, examples):
         np.testing.assert_array_equal(picture.points, example["points"][:, :3])
