@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @dataclasses.dataclass
@@ -29,9 +29,22 @@ def watching() -> Iterator[Notice]:
     def note(*_):
         notice.given = True
 
-    # TensorFlow's own handler, which Python cannot name, only swallows it.
-    before = signal.signal(signal.SIGTERM, note) or signal.SIG_DFL
-    try:
+    with _handled_by(note):
         yield notice
+
+
+@contextlib.contextmanager
+def interrupting() -> Iterator[None]:
+    """Lets SIGTERM interrupt as Ctrl-C does, so that what is open is closed."""
+    with _handled_by(signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable) -> Iterator[None]:
+    # TensorFlow's own handler, which Python cannot name, only swallows it.
+    before = signal.signal(signal.SIGTERM, handler) or signal.SIG_DFL
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainers import errors, runs
+from trainers import errors, preemption, runs
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _SECONDS_BETWEEN_LOOKS = 0.01
@@ -127,28 +127,16 @@ class _Disturbed:
         config = self.directory / runs.CONFIG_NAME
         ended = self.has_ended
         before = _written(config)
-        with open(self._log, "wb") as log:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "launch.train",
-                    *self._flags,
-                    f"--run_dir={self.directory.absolute()}",
-                ],
-                cwd=_ROOT,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            while process.poll() is None and _written(config) == before:
+        with preemption.interrupting(), self._process() as process:
+            try:
+                while process.poll() is None and _written(config) == before:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(_SECONDS_BETWEEN_LOOKS)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_SECONDS_BETWEEN_LOOKS)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
-        finally:
-            process.kill()
-            code = process.wait()
+                    process.wait(seconds)
+            finally:
+                process.kill()
+        code = process.returncode
         killed = code == -signal.SIGKILL and seconds is not None
         text = self._log.read_text()
         if code and not killed:
@@ -161,6 +149,16 @@ class _Disturbed:
             self._look_at_start(text, killed)
         self._look_at_checkpoints()
         return killed
+
+    def _process(self) -> subprocess.Popen:
+        arguments = [*self._flags, f"--run_dir={self.directory.absolute()}"]
+        with open(self._log, "wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "launch.train", *arguments],
+                cwd=_ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def _look_at_start(self, text: str, killed: bool) -> None:
         """Notes a start that did not go on from the newest checkpoint."""

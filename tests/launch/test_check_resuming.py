@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import threading
+
 import numpy as np
 import pytest
 
@@ -55,6 +60,24 @@ def test_dropout_makes_a_difference():
     one, two = (trunk(images, training=True).numpy() for _ in range(2))
     assert np.any(one != two)
     assert len(trunk.non_trainable_variables) == 1
+
+
+def test_sigterm_ends_the_run_it_has_started(tmp_path, monkeypatch, capsys):
+    started = []
+
+    class Recorded(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = [*_DIGITS, f"--run_dir={tmp_path}/check"]
+    assert command.guarded(check_resuming.main, arguments) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from matplotlib import axes as axes_module
 from matplotlib import collections as line_collections
 from matplotlib import figure as matplotlib_figure
 
@@ -55,32 +56,48 @@ def birds_eye_view(picture: Picture) -> matplotlib_figure.Figure:
         picture.points[:, 0], picture.points[:, 1],
         s=0.3, color="#999999", linewidths=0.0, rasterized=True,
     )  # fmt: skip
-    shown = (
-        ("true", _TRUE, picture.true_boxes, np.ones(len(picture.true_boxes))),
-        (
-            "predicted",
-            _PREDICTED,
-            picture.predicted_boxes,
-            0.2 + 0.8 * picture.scores,
-        ),
+    true, predicted = picture.true_boxes, picture.predicted_boxes
+    # Wide enough to be seen behind a prediction in the same place.
+    _add_boxes(
+        axes, true, f"true ({len(true)})", _TRUE, 3.0, np.ones(len(true))
     )
-    for label, colour, boxes, opacities in shown:
-        lines = line_collections.LineCollection(
-            outlines(boxes),
-            colors=colour,
-            linewidths=1.1,
-            alpha=np.repeat(opacities, 2) if len(boxes) else None,
-            label=f"{label} ({len(boxes)})",
-        )
-        axes.add_collection(lines)
+    _add_boxes(
+        axes,
+        predicted,
+        f"predicted ({len(predicted)}), fainter: lower score",
+        _PREDICTED,
+        1.1,
+        0.2 + 0.8 * picture.scores,
+    )
     axes.set(
         title=picture.title, xlabel="x in m", ylabel="y in m",
         xlim=picture.x_range, ylim=picture.y_range, aspect="equal",
     )  # fmt: skip
     axes.title.set_fontsize(9)
     axes.tick_params(labelsize=8)
-    axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    legend = axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    for handle in legend.legend_handles:
+        handle.set_alpha(1.0)
     return drawing
+
+
+def _add_boxes(
+    axes: axes_module.Axes,
+    boxes: np.ndarray,
+    label: str,
+    colour: str,
+    linewidth: float,
+    opacities: np.ndarray,
+) -> None:
+    axes.add_collection(
+        line_collections.LineCollection(
+            outlines(boxes),
+            colors=colour,
+            linewidths=linewidth,
+            alpha=np.repeat(opacities, 2) if len(boxes) else None,
+            label=label,
+        )
+    )
 
 
 def outlines(boxes: np.ndarray) -> list[np.ndarray]:

@@ -37,11 +37,13 @@ def test_better_boxes_are_drawn_more_boldly():
     (axes,) = drawing.axes
     _, true, predicted = axes.collections
     assert true.get_label() == "true (1)"
-    assert predicted.get_label() == "predicted (3)"
+    assert predicted.get_label() == "predicted (3), fainter: lower score"
     assert len(predicted.get_segments()) == 6
     np.testing.assert_allclose(
         predicted.get_alpha(), [0.2, 0.2, 0.6, 0.6, 1.0, 1.0]
     )
+    for handle in axes.get_legend().legend_handles:
+        assert handle.get_alpha() == 1.0
     assert axes.get_xlim() == (0.0, 10.0)
     assert axes.get_ylim() == (-5.0, 5.0)
     assert axes.get_title() == "segment, frame"
