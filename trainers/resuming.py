@@ -127,7 +127,8 @@ class _Disturbed:
         config = self.directory / runs.CONFIG_NAME
         ended = self.has_ended
         before = _written(config)
-        with preemption.interrupting(), self._process() as process:
+        with preemption.interrupting():
+            process = self._process()
             try:
                 while process.poll() is None and _written(config) == before:
                     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -136,7 +137,7 @@ class _Disturbed:
                     process.wait(seconds)
             finally:
                 process.kill()
-        code = process.returncode
+                code = process.wait()
         killed = code == -signal.SIGKILL and seconds is not None
         text = self._log.read_text()
         if code and not killed:
