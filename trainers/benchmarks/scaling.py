@@ -160,8 +160,9 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         )
         peaks_by_case = {}
         if peaks.can_be_read():
-            progress.say("measuring memory")
-            peaks_by_case = {case: run(_peaks, case).result() for case in found}
+            for case in found:
+                progress.say(f"memory of {case}")
+                peaks_by_case[case] = run(_peaks, case).result()
         else:
             progress.say("no memory: it is read from /proc, of Linux only")
     return rows(times, peaks_by_case)
