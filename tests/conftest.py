@@ -9,6 +9,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from launch import command
+
 NUM_DEVICES = 4
 
 tf.config.set_logical_device_configuration(
@@ -23,6 +25,25 @@ def _fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Returns a function that looks at how a command refuses something.
+
+    It has to do so in one line, and say some things in it.
+    """
+
+    def look(main, arguments, parts):
+        assert command.guarded(main, arguments) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith("error: ")
+        assert printed.err.count("\n") == 1
+        for part in parts:
+            assert part in printed.err
+        return printed
+
+    return look
 
 
 @pytest.fixture(scope="session")

@@ -89,19 +89,14 @@ def test_sigterm_ends_the_run_it_has_started(tmp_path, monkeypatch, capsys):
         ("stray", ["'stray'"]),
     ],
 )
-def test_mistakes_get_one_line(argument, parts, tmp_path, capsys):
+def test_mistakes_get_one_line(argument, parts, tmp_path, refused):
     arguments = [*_DIGITS, argument, f"--run_dir={tmp_path}/check"]
-    assert command.guarded(check_resuming.main, arguments) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    for part in parts:
-        assert part in printed
+    refused(check_resuming.main, arguments, parts)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_with_files_is_refused(tmp_path, capsys):
+def test_a_directory_with_files_is_refused(tmp_path, refused):
     (tmp_path / "notes.txt").touch()
     arguments = [*_DIGITS, f"--run_dir={tmp_path}"]
-    assert command.guarded(check_resuming.main, arguments) == 2
-    assert "new or an empty directory" in capsys.readouterr().err
+    refused(check_resuming.main, arguments, ["new or an empty directory"])
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

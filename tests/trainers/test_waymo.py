@@ -266,23 +266,17 @@ def test_levels_may_follow_the_number_of_points(
     ],
 )
 def test_mistakes_are_told_in_a_line(
-    arguments, message, whole, data_dir, tmp_path, capsys
+    arguments, message, whole, data_dir, tmp_path, refused
 ):
     places = {"tmp": tmp_path, "run": whole.directory, "data": data_dir}
     texts = [text.format(**places) for text in arguments]
-    code, printed = _evaluate(capsys, *texts)
-    assert code == 2
-    assert message in printed.err
-    assert printed.err.count("\n") == 1
+    refused(evaluate.main, texts, [message])
 
 
-def test_a_run_without_a_checkpoint_is_told(whole, data_dir, tmp_path, capsys):
+def test_a_run_without_a_checkpoint_is_told(whole, data_dir, tmp_path, refused):
     files.write_json(
         tmp_path / "config.json",
         json.loads((whole.directory / "config.json").read_text()),
     )
-    code, printed = _evaluate(
-        capsys, f"--run_dir={tmp_path}", f"--data_dir={data_dir}"
-    )
-    assert code == 2
-    assert "holds no checkpoint" in printed.err
+    arguments = [f"--run_dir={tmp_path}", f"--data_dir={data_dir}"]
+    refused(evaluate.main, arguments, ["holds no checkpoint"])
