@@ -73,8 +73,8 @@ def disturbed(tmp_path_factory):
 def test_two_workers_equal_one_process(disturbed):
     directory, _, outputs = disturbed
     cases = two_workers.library_cases()
-    for number, (function, recipe, kind) in enumerate(cases):
-        expected = function(recipe, kind)
+    for number, (function, *arguments) in enumerate(cases):
+        expected = function(*arguments)
         for index in range(2):
             path = directory / "library" / f"{number}-{index}.npz"
             assert path.exists(), outputs[index][-3000:]
@@ -82,7 +82,7 @@ def test_two_workers_equal_one_process(disturbed):
                 assert len(got.files) == len(expected)
                 for name, value in zip(got.files, expected, strict=True):
                     np.testing.assert_allclose(
-                        got[name], value, atol=1e-5, err_msg=f"{recipe} {kind}"
+                        got[name], value, atol=1e-5, err_msg=f"{arguments}"
                     )
 
 

@@ -47,12 +47,13 @@ def library_cases():
     """Names all that is trained with one process and with two.
 
     Returns:
-        How, and the recipe and the form. All methods and combinations in
-        both forms are among them, as in the conformance tests.
+        Functions and their arguments. All methods and combinations in both
+        forms are among them, as in the conformance tests.
     """
     from tests.graddrop_tf.models import HEADS, LAYER, VECTOR, cases
 
     return [
+        (average_precisions,),
         (
             train_and_test,
             "clip(1.0)+gradnorm+mgda+graddrop(marginalize_batch=False)",
@@ -66,6 +67,15 @@ def library_cases():
         ),
         *((train, recipe, kind) for recipe, kind in cases() if kind != HEADS),
     ]
+
+
+def average_precisions():
+    """Returns what the callback of the detector measures."""
+    from tests.trainers.pointpillars import detections
+
+    alone = "TF_CONFIG" not in os.environ
+    worker = workers.find("one" if alone else workers.MULTI_WORKER)
+    return [*map(np.array, detections.logs_of_an_epoch(worker).values())]
 
 
 def train(recipe, kind):
@@ -108,9 +118,10 @@ def train_and_test(recipe, kind):
 
 def _library(directory, worker):
     with strategies.make(workers.MULTI_WORKER, 1).scope():
-        for number, (function, *case) in enumerate(library_cases()):
+        for number, (function, *arguments) in enumerate(library_cases()):
             np.savez(
-                directory / f"{number}-{worker.index}.npz", *function(*case)
+                directory / f"{number}-{worker.index}.npz",
+                *function(*arguments),
             )
 
 
