@@ -249,7 +249,7 @@ def _results(
                 row.append("" if published is None else f"{published:g}")
         count = len(metrics[experiment.compared])
         rows.append([*row, _seconds(finished[method]), str(count)])
-    return Table([*heading, "seconds", f"{experiment.sample}s"], rows)
+    return Table([*heading, "seconds in all", f"{experiment.sample}s"], rows)
 
 
 def _seconds(records: Sequence[experiment_lib.Record]) -> str:

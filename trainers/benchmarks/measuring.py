@@ -1,6 +1,7 @@
 """Turns, rounds, and the figures that come of them."""
 
 import dataclasses
+import itertools
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -160,9 +161,14 @@ def training_step(model: keras.Model, x, y) -> Step:
     Returns:
         The function.
     """
-    batches = tf.data.Dataset.from_tensors((x, y)).repeat()
+    batch = tf.data.Dataset.from_tensors((x, y))
     strategy = model.distribute_strategy
-    parts = iter(strategy.experimental_distribute_dataset(batches))
+    if strategy.num_replicas_in_sync == 1:
+        parts = iter(batch.repeat())
+    else:
+        # Each iterator over replicas has threads that take seconds to end.
+        distributed = strategy.experimental_distribute_dataset(batch)
+        parts = itertools.repeat(next(iter(distributed)))
     model.make_train_function()
     return lambda: model.train_function(parts)
 

@@ -59,7 +59,7 @@ def birds_eye_view(picture: Picture) -> matplotlib_figure.Figure:
     true, predicted = picture.true_boxes, picture.predicted_boxes
     # Wide enough to be seen behind a prediction in the same place.
     _add_boxes(
-        axes, true, f"true ({len(true)})", _TRUE, 3.0, np.ones(len(true))
+        axes, true, f"true ({len(true)})", _TRUE, 2.2, np.ones(len(true))
     )
     _add_boxes(
         axes,
@@ -67,7 +67,7 @@ def birds_eye_view(picture: Picture) -> matplotlib_figure.Figure:
         f"predicted ({len(predicted)}), fainter: lower score",
         _PREDICTED,
         1.1,
-        0.2 + 0.8 * picture.scores,
+        0.1 + 0.9 * picture.scores,
     )
     axes.set(
         title=picture.title, xlabel="x in m", ylabel="y in m",

@@ -40,7 +40,7 @@ def test_better_boxes_are_drawn_more_boldly():
     assert predicted.get_label() == "predicted (3), fainter: lower score"
     assert len(predicted.get_segments()) == 6
     np.testing.assert_allclose(
-        predicted.get_alpha(), [0.2, 0.2, 0.6, 0.6, 1.0, 1.0]
+        predicted.get_alpha(), [0.1, 0.1, 0.55, 0.55, 1.0, 1.0]
     )
     for handle in axes.get_legend().legend_handles:
         assert handle.get_alpha() == 1.0
