@@ -3,6 +3,7 @@ import pytest
 
 from tests.data import lidar_frames
 from tests.trainers.pointpillars import cases, detections
+from trainers import workers
 from trainers.pointpillars import detector
 
 
@@ -21,8 +22,9 @@ def _examples():
     ]
 
 
-def _detect(batches, strategy=None):
-    finder = detector.Detector(detections.Fixed(strategy), cases.ROOMY)
+def _detect(batches, strategy=None, worker=None):
+    model = detections.Fixed(strategy)
+    finder = detector.Detector(model, cases.ROOMY, worker)
     return detector.join(list(finder.detect(batches)))
 
 
@@ -55,6 +57,17 @@ def test_replicas_share_the_frames(mirrored, batch_size):
     for left, right in zip(shared[:2], alone[:2]):
         for values, expected in zip(left, right):
             np.testing.assert_array_equal(values, expected)
+
+
+def test_workers_share_the_frames():
+    shares = [
+        _detect(
+            detections.batches(_examples(), 1),
+            worker=workers.Worker(index, ("a:1", "b:1")),
+        )
+        for index in range(2)
+    ]
+    assert [sorted(share.frames) for share in shares] == [[0, 2, 4], [1, 3]]
 
 
 def test_ap_of_each_epoch():
