@@ -44,9 +44,9 @@ def define_run_flags(values: flags.FlagValues, experiments: dict) -> None:
     flags.DEFINE_string(
         "strategy", "auto",
         "`one` device, all of them `mirrored`, or `auto`: mirrored where "
-        "there are several. With `multi_worker`, the command is started once "
-        "for each worker; TF_CONFIG or Slurm's variables say which it is, "
-        "and all see one --run_dir.",
+        "there are several. With `multi_worker`, for launch.train alone, the "
+        "command is started once for each worker; TF_CONFIG or Slurm's "
+        "variables say which it is, and all see one --run_dir.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
