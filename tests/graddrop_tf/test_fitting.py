@@ -203,3 +203,20 @@ def test_one_replica_keeps_what_keras_has():
     assert gd.MultiLossModel.fit is keras.Model.fit
     assert fitting.train_on_replicas(model) is model
     assert set(vars(model)) == before
+
+
+def test_logs_of_a_batch_are_those_of_all_replicas(mirrored):
+    """A callback that looks at a loss sees the same on every worker."""
+    seen = []
+    with mirrored(2).scope():
+        inputs = keras.Input([1])
+        outputs = keras.layers.Dense(1, kernel_initializer="ones")(inputs)
+        model = gd.train_on_replicas(keras.Model(inputs, outputs))
+        model.compile(keras.optimizers.SGD(0.0), loss="mse")
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(logs["loss"])
+    )
+    # One replica has errors of 0 and 2, the other of 2 and 4.
+    x = np.array([[0.0], [2.0], [2.0], [4.0]], np.float32)
+    model.fit(x, 0 * x, batch_size=4, callbacks=[note], verbose=0)
+    np.testing.assert_allclose(seen, [(0 + 4 + 4 + 16) / 4], rtol=1e-6)
