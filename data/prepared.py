@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from data import streams
 
@@ -252,9 +253,10 @@ def write(
         The builder. The data set appears when all of it is written.
 
     Raises:
-        DataError: If it cannot be written.
+        DataError: If it cannot be written, or what is there cannot be read.
     """
     root = pathlib.Path(data_dir).expanduser()
+    directory = root / kind.name / str(kind.VERSION)
     try:
         builder = kind(data_dir=root, **arguments)
         # A builder speaks of a download, and wants a folder for it.
@@ -265,8 +267,14 @@ def write(
             builder.download_and_prepare(download_dir=nowhere)
     except (OSError, tf.errors.OpError) as error:
         raise DataError(
-            f"{root / kind.name / str(kind.VERSION)} cannot be written "
-            f"({_first_line(error)}); give another data directory."
+            f"{directory} cannot be written ({_first_line(error)}); give "
+            "another data directory."
+        ) from None
+    except json_format.ParseError as error:
+        raise DataError(
+            f"{directory} holds no data set that can be read "
+            f"({_first_line(error)}); give another data directory, or remove "
+            "this folder."
         ) from None
     return builder
 

@@ -136,10 +136,8 @@ def prepare(
     contents = contents or Contents()
     root = pathlib.Path(data_dir).expanduser()
     directory = root / DrawnFaces.name / str(DrawnFaces.VERSION)
-    if directory.exists():
-        _require(contents, directory)
-    else:
-        prepared.write(DrawnFaces, data_dir, contents=contents)
+    prepared.write(DrawnFaces, data_dir, contents=contents)
+    _require(contents, directory)
     return directory
 
 

@@ -38,6 +38,15 @@ def test_other_frames_are_refused(directory, tmp_path):
         builder.prepare(directory, tmp_path / "out")
 
 
+def test_a_damaged_data_set_is_refused(directory, tmp_path, capsys, refused):
+    arguments = [f"--kitti_dir={directory}", f"--data_dir={tmp_path / 'out'}"]
+    target = builder.prepare(directory, tmp_path / "out")
+    (target / "dataset_info.json").write_text("{")
+    capsys.readouterr()
+    parts = [f"{target} holds no data set that can be read"]
+    refused(prepare_kitti.main, arguments, parts)
+
+
 def test_a_damaged_frame_leaves_nothing(directory, tmp_path, capsys):
     scan = directory / "velodyne" / "000007.bin"
     scan.write_bytes(scan.read_bytes()[:-3])
