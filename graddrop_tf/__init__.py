@@ -2,13 +2,11 @@
 
 from graddrop_tf import random
 from graddrop_tf._version import __version__
-from graddrop_tf.clipping import clip_after_reduction
-from graddrop_tf.combiner import Chain, Combiner, Streaming
+from graddrop_tf.bases.combiner import Chain, Combiner, Streaming
+from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
-from graddrop_tf.gradients import compute_gradients
 from graddrop_tf.inference import inference_model
-from graddrop_tf.losses import VectorLoss
-from graddrop_tf.methods.graddrop import (
+from graddrop_tf.methods.graddrop.function import (
     GradDrop,
     RandomGradDrop,
     graddrop,
@@ -18,9 +16,11 @@ from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.pcgrad import PCGrad
 from graddrop_tf.model import MultiLossModel
-from graddrop_tf.monitor import GradientMonitor
+from graddrop_tf.monitor.callback import GradientMonitor
 from graddrop_tf.recipe import Recipe, RecipeState
-from graddrop_tf.weighting import Weighting
+from graddrop_tf.step.clipping import clip_after_reduction
+from graddrop_tf.step.gradients import compute_gradients
+from graddrop_tf.step.vector_loss import VectorLoss
 
 __all__ = [
     "MGDA",

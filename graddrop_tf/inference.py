@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from graddrop_tf import stacks
-from graddrop_tf.combiner import Combiner
+from graddrop_tf import linalg
+from graddrop_tf.bases.combiner import Combiner
 
 
 def inference_model(model: keras.Model) -> keras.Model:
@@ -37,7 +37,7 @@ def inference_model(model: keras.Model) -> keras.Model:
         if not isinstance(layer, Combiner):
             return layer(*args, **kwargs)
         inputs = args[0]
-        if stacks.is_separate(inputs):
+        if linalg.is_separate(inputs):
             return list(inputs)
         return [inputs] * layer.num_losses
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import (
-    clipping,
-    fitting,
-    gradients,
-    losses,
-    penalty,
-    replicas,
-    stacks,
-)
-from graddrop_tf.configuration import check_count
+from graddrop_tf import fitting, linalg, replicas
+from graddrop_tf.bases.configuration import check_count
 from graddrop_tf.recipe import Recipe, RecipeState
+from graddrop_tf.step import clipping, gradients, penalty, vector_loss
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -94,7 +87,7 @@ class MultiLossModel(keras.Model):
         if size is None:
             return
         check_count("loss_chunk_size", size)
-        if stacks.is_separate(self.trunk.output):
+        if linalg.is_separate(self.trunk.output):
             raise ValueError(
                 "`loss_chunk_size` is for losses that share their "
                 "activations. Received: a trunk with batch-separated outputs."
@@ -143,7 +136,10 @@ class MultiLossModel(keras.Model):
                 "'auto' under a strategy of "
                 f"{self.distribute_strategy.num_replicas_in_sync} replicas."
             )
-        if isinstance(loss, losses.VectorLoss) and loss_weights is not None:
+        if (
+            isinstance(loss, vector_loss.VectorLoss)
+            and loss_weights is not None
+        ):
             loss = loss.with_loss_weights(loss_weights)
             loss_weights = None
         names = self._loss_names(loss)
@@ -159,7 +155,7 @@ class MultiLossModel(keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         if loss is not None:
-            self._compile_loss = losses.PerLossCompileLoss(
+            self._compile_loss = vector_loss.PerLossCompileLoss(
                 loss, loss_weights, self.output_names, names
             )
             with self.distribute_strategy.scope():
@@ -176,7 +172,7 @@ class MultiLossModel(keras.Model):
     def _loss_names(self, loss) -> list[str]:
         """Returns the losses' names in the order of the outputs."""
         outputs = self.output_names
-        if isinstance(loss, losses.VectorLoss):
+        if isinstance(loss, vector_loss.VectorLoss):
             names = self._vector_loss_names(loss)
         elif isinstance(loss, dict):
             unknown = sorted(set(loss) - set(outputs))
@@ -196,7 +192,7 @@ class MultiLossModel(keras.Model):
             names = [n for n, item in pairs if item is not None]
         else:
             names = outputs
-        separate = stacks.is_separate(self.trunk.output)
+        separate = linalg.is_separate(self.trunk.output)
         if loss is not None and separate:
             count = len(self.trunk.output)
             if len(names) != count:
@@ -212,7 +208,7 @@ class MultiLossModel(keras.Model):
                 "A gd.VectorLoss takes a model with one output. Received: "
                 f"the outputs {self.output_names}."
             )
-        if stacks.is_separate(self.trunk.output):
+        if linalg.is_separate(self.trunk.output):
             raise ValueError(
                 "Batch-separated activations need one Keras loss for each. "
                 "Received: a gd.VectorLoss."

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import keras
 
-from graddrop_tf.combiner import Chain, Combiner
-from graddrop_tf.configuration import (
+from graddrop_tf.bases.combiner import Chain, Combiner
+from graddrop_tf.bases.configuration import (
     Configuration,
     check_count,
     is_number,
 )
+from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.methods import METHODS
-from graddrop_tf.weighting import Weighting
 
 _OWN_TERMS = ("baseline", "clip", "penalty")
 _NOT_IN_A_RECIPE = ("num_losses", "kwargs")

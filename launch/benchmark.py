@@ -11,13 +11,13 @@ import pathlib
 from absl import flags
 
 from launch import command
-from trainers.benchmarks import suites
+from trainers.benchmarks import registry
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "suite", ",".join(suites.SUITES),
+    "suite", ",".join(registry.SUITES),
     "What to measure, separated by commas. " + "; ".join(
-        f"{name}: {suite.title}" for name, suite in suites.SUITES.items()
+        f"{name}: {suite.title}" for name, suite in registry.SUITES.items()
     ) + ".",
     flag_values=FLAGS,
 )  # fmt: skip
@@ -25,7 +25,7 @@ flags.DEFINE_integer(
     "pairs", 40, "Rounds in which the cases of a suite take turns; where "
     "a round takes long, there are fewer: " + ", ".join(
         f"one of {suite.pairs_per_round} in {name}"
-        for name, suite in suites.SUITES.items()
+        for name, suite in registry.SUITES.items()
         if suite.pairs_per_round > 1
     ) + ".",
     lower_bound=1, flag_values=FLAGS,
@@ -39,7 +39,7 @@ flags.DEFINE_string(
 def main() -> int:
     """Runs the command."""
     path = None if FLAGS.json is None else pathlib.Path(FLAGS.json)
-    print(suites.execute(suites.select(FLAGS.suite), FLAGS.pairs, path))
+    print(registry.execute(registry.select(FLAGS.suite), FLAGS.pairs, path))
     return 0
 
 

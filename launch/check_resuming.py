@@ -19,7 +19,9 @@ import sys
 from absl import flags
 
 from launch import command
-from trainers import errors, registry, resuming
+from trainers import errors
+from trainers.experiments import registry
+from trainers.runs import kill_check
 
 FLAGS = flags.FlagValues()
 command.define_run_flags(FLAGS, registry.EXPERIMENTS)
@@ -55,7 +57,7 @@ def main(texts: dict[str, str]) -> int:
         run_flags.append(
             f"--data_dir={pathlib.Path(FLAGS.data_dir).absolute()}"
         )
-    problems = resuming.Check(
+    problems = kill_check.Check(
         flags=run_flags,
         directory=pathlib.Path(FLAGS.run_dir),
         num_kills=FLAGS.kills,

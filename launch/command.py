@@ -11,7 +11,8 @@ from typing import TextIO
 
 from absl import flags
 
-from trainers import config, errors, workers
+from trainers import config, errors
+from trainers.training import workers
 
 _CONFIG = "--config."
 # Flags that absl adds of itself.

@@ -12,7 +12,11 @@ import pathlib
 from absl import flags
 
 from launch import command
-from trainers import comparison, config, registry, report, runs, strategies
+from trainers import config
+from trainers.experiments import registry
+from trainers.reporting import report
+from trainers.runs import comparison, execution
+from trainers.training import devices
 
 FLAGS = flags.FlagValues()
 command.define_run_flags(FLAGS, registry.EXPERIMENTS)
@@ -28,12 +32,12 @@ flags.DEFINE_string(
 @command.with_config(FLAGS, __doc__, "experiment", "run_dir")
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    strategies.split_cpu(FLAGS.logical_cpus)
+    devices.split_cpu(FLAGS.logical_cpus)
     directory = pathlib.Path(FLAGS.run_dir)
     num_failed = comparison.Comparison(
         experiment=FLAGS.experiment,
         methods=[
-            str(runs.parse_method(text))
+            str(execution.parse_method(text))
             for text in comparison.split_methods(FLAGS.methods)
         ],
         seeds=comparison.split_seeds(FLAGS.seeds),

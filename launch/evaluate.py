@@ -17,13 +17,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import command
-from trainers import errors, files, plots, waymo_runs
-from trainers.detection import (
-    average_precision,
-    boxes,
-    evaluation,
-    pictures,
-)
+from trainers import errors, files
+from trainers.detection import average_precision, boxes, evaluation, pictures
+from trainers.experiments.waymo import trained as waymo_runs
+from trainers.reporting import plots
 
 _FILES = ("predictions", "ground_truths")
 _OF_RUNS = ("data_dir", "split", "draw", "min_points")

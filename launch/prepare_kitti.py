@@ -13,7 +13,7 @@ python -m launch.train --experiment=waymo --config.dataset=kitti_lidar
 from absl import flags
 
 from data import prepared
-from data.kitti_lidar import builder
+from data.lidar.kitti import builder
 from launch import command
 from trainers import errors
 

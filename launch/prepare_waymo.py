@@ -18,8 +18,8 @@ import pathlib
 import tensorflow_datasets as tfds
 from absl import flags
 
-from data.waymo import segments
-from data.waymo_lidar import builder as builder_lib
+from data.lidar.waymo import builder as builder_lib
+from data.lidar.waymo import segments
 from launch import command
 from trainers import errors
 

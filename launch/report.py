@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import command
-from trainers import errors, report
+from trainers import errors
+from trainers.reporting import report
 
 FLAGS = flags.FlagValues()
 

@@ -11,11 +11,11 @@ import pathlib
 
 from absl import flags
 
-from data.simulation import segments, sensors
+from data.lidar.simulation import drives, sensors
 from launch import command
 from trainers import errors
 
-_DEFAULTS = segments.Settings()
+_DEFAULTS = drives.Settings()
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -50,9 +50,9 @@ def main() -> int:
     """Runs the command."""
     directory = pathlib.Path(FLAGS.out)
     try:
-        segments.write(
+        drives.write(
             directory,
-            segments.Settings(
+            drives.Settings(
                 num_frames=FLAGS.frames,
                 sensors=FLAGS.sensors,
                 extent=FLAGS.extent,

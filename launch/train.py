@@ -15,14 +15,10 @@ import sys
 from absl import flags
 
 from launch import command
-from trainers import (
-    config,
-    experiment,
-    registry,
-    runs,
-    strategies,
-    workers,
-)
+from trainers import config
+from trainers.experiments import registry
+from trainers.runs import execution, experiment
+from trainers.training import devices, workers
 
 FLAGS = flags.FlagValues()
 command.define_run_flags(FLAGS, registry.EXPERIMENTS)
@@ -40,11 +36,11 @@ flags.DEFINE_integer(
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
     command.speak_as(workers.find(FLAGS.strategy))
-    strategies.start(FLAGS.strategy, FLAGS.logical_cpus)
+    devices.start(FLAGS.strategy, FLAGS.logical_cpus)
     texts |= command.switches(FLAGS)
     run = experiment.Run(
         experiment=FLAGS.experiment,
-        method=str(runs.parse_method(FLAGS.method)),
+        method=str(execution.parse_method(FLAGS.method)),
         seed=FLAGS.seed,
         config=config.override(registry.find(FLAGS.experiment).defaults, texts),
         directory=pathlib.Path(FLAGS.run_dir),
@@ -52,10 +48,10 @@ def main(texts: dict[str, str]) -> int:
         strategy=FLAGS.strategy,
         logical_cpus=FLAGS.logical_cpus,
     )
-    known = runs.read(run.directory, run)
-    record = runs.execute(run, "bar")
+    known = execution.read(run.directory, run)
+    record = execution.execute(run, "bar")
     ended = known is not None and known.results is not None
-    text = ("already ended: " if ended else "") + runs.describe(record)
+    text = ("already ended: " if ended else "") + execution.describe(record)
     if record.status == "failed":
         print(f"error: {text}", file=sys.stderr)
         return 1

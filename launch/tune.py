@@ -21,14 +21,18 @@ import pathlib
 from absl import flags
 
 from launch import command
-from trainers import experiment, registry, search_space, strategies, tuning
+from trainers.experiments import registry
+from trainers.runs import experiment
+from trainers.search import search as tuning
+from trainers.search import space
+from trainers.training import devices
 
 FLAGS = flags.FlagValues()
 command.define_run_flags(FLAGS, registry.EXPERIMENTS)
 flags.DEFINE_string(
     "method", None,
     "Required; a recipe, with or without ranges. Declared ranges:\n"
-    + search_space.describe(registry.EXPERIMENTS),
+    + space.describe(registry.EXPERIMENTS),
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
@@ -52,10 +56,10 @@ flags.DEFINE_integer(
 @command.with_config(FLAGS, __doc__, "experiment", "method", "run_dir")
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    strategies.split_cpu(FLAGS.logical_cpus)
+    devices.split_cpu(FLAGS.logical_cpus)
     searched = registry.find(FLAGS.experiment)
     search = tuning.Search(
-        space=search_space.make(searched, FLAGS.method, texts),
+        space=space.make(searched, FLAGS.method, texts),
         run=experiment.Run(
             experiment=FLAGS.experiment,
             method=FLAGS.method,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import stacks
-from graddrop_tf.configuration import is_number
-from graddrop_tf.weighting import Weighting
+from graddrop_tf import linalg
+from graddrop_tf.bases.configuration import is_number
+from graddrop_tf.bases.weighting import Weighting
 
 _SMALLEST_WEIGHT = 1e-3
 
@@ -75,8 +75,8 @@ class GradNorm(Weighting):
         initial = tf.where(
             state["started"] > 0, state["initial_losses"], losses
         )
-        ratio = stacks.safe_ratio(losses, initial)
-        r = stacks.safe_ratio(ratio, tf.reduce_mean(ratio))
+        ratio = linalg.safe_ratio(losses, initial)
+        r = linalg.safe_ratio(ratio, tf.reduce_mean(ratio))
         weighted = w * norms
         target = tf.reduce_mean(weighted) * r**self.alpha
         w -= self.learning_rate * norms * tf.sign(weighted - target)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import replicas, stacks
-from graddrop_tf.combiner import Combiner
+from graddrop_tf import linalg, replicas
+from graddrop_tf.bases.combiner import Combiner
 
 # 12 reach 1e-10 of max |g|^2 on 100 losses; see tests.
 _NUM_ITERATIONS = 16
@@ -46,7 +46,7 @@ def min_norm_weights(gram, ridge: float = 1e-12) -> tf.Tensor:
     finite = tf.reduce_all(tf.math.is_finite(gram))
     gram = tf.where(finite, gram, eye)
     largest = tf.reduce_max(tf.linalg.diag_part(gram))
-    gram = stacks.safe_ratio(gram, largest) + ridge * eye
+    gram = linalg.safe_ratio(gram, largest) + ridge * eye
 
     def iterate(position, a, z, nu):
         mu = tf.reduce_mean(a * z)
@@ -116,7 +116,7 @@ def mgda(
     gradients,
     activations=None,
     *,
-    replica_sum: stacks.ReplicaSum = replicas.identity,
+    replica_sum: linalg.ReplicaSum = replicas.identity,
 ) -> list[tf.Tensor]:
     """Scales gradients so that their sum is the shortest combination.
 
@@ -134,14 +134,14 @@ def mgda(
     Example:
         >>> scaled = mgda([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
     """
-    gradients = stacks.as_list(gradients)
-    if stacks.is_separate(activations):
+    gradients = linalg.as_list(gradients)
+    if linalg.is_separate(activations):
         # Gradients of different examples are orthogonal.
-        gram = tf.linalg.diag(stacks.squared_norms(gradients, replica_sum))
+        gram = tf.linalg.diag(linalg.squared_norms(gradients, replica_sum))
     else:
-        gram = stacks.Rows.of(gradients).gram(replica_sum)
-    ridge = stacks.gram_ridge(gradients[0].dtype)
-    return stacks.scale_each(gradients, min_norm_weights(gram, ridge))
+        gram = linalg.Rows.of(gradients).gram(replica_sum)
+    ridge = linalg.gram_ridge(gradients[0].dtype)
+    return linalg.scale_each(gradients, min_norm_weights(gram, ridge))
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -180,9 +180,9 @@ class MGDA(Combiner):
 
     def combine_to_sum(self, gradients, activations):
         """See base class."""
-        rows = stacks.Rows.of(gradients)
+        rows = linalg.Rows.of(gradients)
         weights = min_norm_weights(
-            rows.gram(self.replica_sum), stacks.gram_ridge(gradients[0].dtype)
+            rows.gram(self.replica_sum), linalg.gram_ridge(gradients[0].dtype)
         )
         return rows.mix(weights[None], gradients[0])[0]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import random, replicas, stacks
-from graddrop_tf.combiner import Combiner
+from graddrop_tf import linalg, random, replicas
+from graddrop_tf.bases.combiner import Combiner
 
 
 def pcgrad(
@@ -20,7 +20,7 @@ def pcgrad(
     *,
     iterative: bool = False,
     row_order=None,
-    replica_sum: stacks.ReplicaSum = replicas.identity,
+    replica_sum: linalg.ReplicaSum = replicas.identity,
 ) -> list[tf.Tensor]:
     """Projects each gradient off those that it conflicts with.
 
@@ -46,10 +46,10 @@ def pcgrad(
     Example:
         >>> h = pcgrad([[1.0, 0.0], [-1.0, 1.0]], [[0, 1], [1, 0]])
     """
-    gradients = stacks.as_list(gradients)
+    gradients = linalg.as_list(gradients)
     if iterative and row_order is None:
         raise ValueError("The iterative form needs `row_order`.")
-    rows = stacks.Rows.of(gradients)
+    rows = linalg.Rows.of(gradients)
     gram = rows.gram(replica_sum)
     coefficients = _coefficients(
         gram, order, row_order if iterative else None, gradients[0].dtype
@@ -64,14 +64,14 @@ def _coefficients(gram, order, row_order, dtype) -> tf.Tensor:
     order = tf.cast(order, tf.int32)
     if row_order is None:
         return _parallel(gram, order)
-    rounding = stacks.gram_ridge(dtype)
+    rounding = linalg.gram_ridge(dtype)
     return _iterative(gram, order, tf.cast(row_order, tf.int32), rounding)
 
 
 def _projection(dot, square, skip) -> tf.Tensor:
     """Dot / square where they conflict, 0 elsewhere, NaN kept."""
     keep = skip | (dot >= 0) | tf.equal(square, 0)
-    return tf.where(keep, tf.zeros_like(dot), stacks.safe_ratio(dot, square))
+    return tf.where(keep, tf.zeros_like(dot), linalg.safe_ratio(dot, square))
 
 
 def _parallel(gram: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
@@ -156,7 +156,7 @@ class PCGrad(Combiner):
 
     def combine(self, gradients, activations):
         """See base class."""
-        if stacks.is_separate(activations):
+        if linalg.is_separate(activations):
             return list(gradients)
         row_order, order = self._orders(len(gradients))
         return pcgrad(
@@ -170,7 +170,7 @@ class PCGrad(Combiner):
     def combine_to_sum(self, gradients, activations):
         """See base class; one row of coefficients is enough."""
         row_order, order = self._orders(len(gradients))
-        rows = stacks.Rows.of(gradients)
+        rows = linalg.Rows.of(gradients)
         coefficients = _coefficients(
             rows.gram(self.replica_sum),
             order,

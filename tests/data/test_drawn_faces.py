@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.datasets.celeb_a import celeb_a_dataset_builder
 
-from data import attributes as attribute_data
+from data import attribute_sets as attribute_data
 from data import prepared
 from data.drawn_faces import attributes, builder, drawing, examples, grid
 

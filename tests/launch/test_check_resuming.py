@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from launch import check_resuming, command
-from trainers import digits, resuming
+from trainers.experiments import digits
+from trainers.runs import kill_check
 
 _DIGITS = [
     "--experiment=digits",
@@ -33,7 +34,7 @@ def test_a_run_with_dropout_survives_two_kills(tmp_path, capsys):
 
     # What the verdict is of: damage to any of it would have been seen.
     whole, killed = directory / "undisturbed", directory / "killed-1"
-    assert resuming.differences(whole, killed) == []
+    assert kill_check.differences(whole, killed) == []
     for name, change, part in [
         ("metrics.csv", (b"\n", b" \n"), "metrics.csv differs"),
         (
@@ -45,11 +46,11 @@ def test_a_run_with_dropout_survives_two_kills(tmp_path, capsys):
     ]:
         before = (killed / name).read_bytes()
         (killed / name).write_bytes(before.replace(*change, 1))
-        (line,) = resuming.differences(whole, killed)
+        (line,) = kill_check.differences(whole, killed)
         assert part in line
         (killed / name).write_bytes(before)
     (killed / "metrics.csv").unlink()
-    assert len(resuming.differences(whole, killed)) == 1
+    assert len(kill_check.differences(whole, killed)) == 1
 
 
 def test_dropout_makes_a_difference():

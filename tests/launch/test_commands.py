@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from launch import command, compare, report, train
-from trainers import digits
+from trainers.experiments import digits
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 _SHORT_TOY = [

@@ -11,9 +11,9 @@ import time
 import pytest
 import tensorflow_datasets as tfds
 
-from data.waymo import preparation
+from data.lidar.waymo import preparation
 from launch import command, prepare_waymo, simulate_waymo
-from tests.data import lidar_cases
+from tests.data.lidar import cases
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 _SMALL = ["--sensors=small", "--extent=25", "--frames=1"]
@@ -26,7 +26,7 @@ def _on_processes(monkeypatch):
 
 @pytest.fixture(scope="module")
 def drives(tmp_path_factory):
-    lidar_cases.messages()
+    cases.messages()
     directory = tmp_path_factory.mktemp("drives")
     for name, number, seed in ("training", 2, 0), ("validation", 1, 1):
         arguments = [

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from launch import command, train, tune
-from trainers import digits, search_space, tuning
+from trainers.experiments import digits
+from trainers.search import search, space
 
 _SHORT_DIGITS = [
     "--experiment=digits",
@@ -149,7 +150,7 @@ def test_mistakes_get_one_line(
 
 
 def test_a_search_without_a_result_is_an_error(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tuning.Search, "execute", lambda self: [])
+    monkeypatch.setattr(search.Search, "execute", lambda self: [])
     arguments = [
         *_SHORT_DIGITS,
         "--method=graddrop",
@@ -165,8 +166,8 @@ def test_help(capsys):
     assert printed.startswith(tune.__doc__.splitlines()[0])
     printed = " ".join(printed.split())
     assert "(default: 'random')" in printed
-    assert f"{tuning.NUM_TRIALS} where nothing is said" in printed
+    assert f"{search.NUM_TRIALS} where nothing is said" in printed
     declared = digits.Digits.search_space["learning_rate"]
     assert f"digits: learning_rate={declared}" in printed
-    for name in search_space.METHOD_RANGES:
+    for name in space.METHOD_RANGES:
         assert name in printed

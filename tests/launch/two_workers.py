@@ -14,7 +14,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import keras
 import numpy as np
 
-from trainers import strategies, workers
+from trainers.training import devices, workers
 
 DIGITS = [
     "--experiment=digits",
@@ -71,7 +71,7 @@ def library_cases():
 
 def average_precisions():
     """Returns what the callback of the detector measures."""
-    from tests.trainers.pointpillars import detections
+    from tests.trainers.experiments.waymo import detections
 
     alone = "TF_CONFIG" not in os.environ
     worker = workers.find("one" if alone else workers.MULTI_WORKER)
@@ -117,7 +117,7 @@ def train_and_test(recipe, kind):
 
 
 def _library(directory, worker):
-    with strategies.make(workers.MULTI_WORKER, 1).scope():
+    with devices.make(workers.MULTI_WORKER, 1).scope():
         for number, (function, *arguments) in enumerate(library_cases()):
             np.savez(
                 directory / f"{number}-{worker.index}.npz",
@@ -136,8 +136,8 @@ def _run(directory):
 def main(part, directory):
     """Runs a part."""
     worker = workers.find(workers.MULTI_WORKER)
-    strategies.start(workers.MULTI_WORKER, 1)
-    from trainers import digits
+    devices.start(workers.MULTI_WORKER, 1)
+    from trainers.experiments import digits
 
     if part == "rest":
         return _run(directory)

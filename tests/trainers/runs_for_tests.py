@@ -3,7 +3,9 @@
 import dataclasses
 import pathlib
 
-from trainers import experiment, files, registry, toy
+from trainers import files
+from trainers.experiments import registry, toy
+from trainers.runs import experiment
 
 SHORT_TOY = toy.ToyConfig(
     jit_compile=False, num_starts=4, steps=20, halve_every=10

@@ -6,8 +6,15 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trainers import errors, files, plots
-from trainers.detection import boxes, curves, metric, objects, official
+from trainers import errors, files
+from trainers.detection import (
+    box_files,
+    boxes,
+    metric,
+    official,
+    precision_recall,
+)
+from trainers.reporting import plots
 
 _VEHICLE = "VEHICLE"
 OFFICIAL_VEHICLE_IOU = metric.OFFICIAL_IOU_THRESHOLDS[_VEHICLE]
@@ -79,12 +86,12 @@ class Evaluation:
                     "another file."
                 )
         return self.of_scenes(
-            objects.read(predictions, ground_truths),
+            box_files.read(predictions, ground_truths),
             (str(predictions), str(ground_truths)),
         )
 
     def of_scenes(
-        self, scenes: objects.Scenes, sources: tuple[str, str] = ("", "")
+        self, scenes: box_files.Scenes, sources: tuple[str, str] = ("", "")
     ) -> str:
         """Compares predictions with true boxes, and writes what is asked for.
 
@@ -127,7 +134,7 @@ class Evaluation:
         except ValueError as error:
             raise errors.UserError(f"{source}: {error}") from None
 
-    def _heading(self, scenes: objects.Scenes) -> str:
+    def _heading(self, scenes: box_files.Scenes) -> str:
         return (
             f"{len(scenes.frames):,} frames, "
             f"{len(scenes.predictions.score):,} predictions, "
@@ -141,7 +148,7 @@ class Evaluation:
         self,
         results: metric.Results,
         numbers: Mapping[str, Numbers],
-        scenes: objects.Scenes,
+        scenes: box_files.Scenes,
     ) -> list[pathlib.Path]:
         """Writes what is asked for, and returns where it is."""
         written = []
@@ -149,7 +156,7 @@ class Evaluation:
             files.write_json(self.json_path, numbers)
             written.append(self.json_path)
         if self.objects_path is not None:
-            objects.write_predictions(
+            box_files.write_predictions(
                 self.objects_path, scenes.predictions, scenes.frames
             )
             written.append(self.objects_path)
@@ -202,7 +209,9 @@ def _write_plots(
         path = folder / f"precision_recall_{type_name.lower()}.png"
         with files.replacing(path) as file:
             file.write(
-                plots.png(curves.precision_over_recall(results, type_name))
+                plots.png(
+                    precision_recall.precision_over_recall(results, type_name)
+                )
             )
         written.append(path)
     return written

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 
 from trainers import errors
-from trainers.detection import boxes, metric, objects
+from trainers.detection import box_files, boxes, metric
 
 # The op runs on CPUs, and our packages are not for that interpreter.
 _ENVIRONMENT = {
@@ -44,7 +44,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as folder:
         arguments = pathlib.Path(folder, "arguments.npz")
         results = pathlib.Path(folder, "results.json")
-        objects.write_arguments(arguments, predictions, ground_truths)
+        box_files.write_arguments(arguments, predictions, ground_truths)
         try:
             done = subprocess.run(
                 [python, _SCRIPT, arguments, results, box_type],

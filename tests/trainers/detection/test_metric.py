@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tests.trainers.detection import waymo
-from trainers.detection import boxes, metric, scenes
+from trainers.benchmarks import random_scenes
+from trainers.detection import boxes, metric
 
 _VEHICLE_1 = "OBJECT_TYPE_TYPE_VEHICLE_LEVEL_1"
 _VEHICLE_2 = "OBJECT_TYPE_TYPE_VEHICLE_LEVEL_2"
@@ -271,8 +272,10 @@ def test_mistakes_are_refused():
 
 
 def test_random_scenes_are_worth_measuring():
-    predictions, ground_truths = scenes.random_scenes(20, 900, 600, seed=1)
-    again = scenes.random_scenes(20, 900, 600, seed=1)
+    predictions, ground_truths = random_scenes.random_scenes(
+        20, 900, 600, seed=1
+    )
+    again = random_scenes.random_scenes(20, 900, 600, seed=1)
     np.testing.assert_array_equal(predictions.bbox, again[0].bbox)
     assert (len(predictions.score), len(ground_truths.type)) == (900, 600)
     found = _measure(predictions, ground_truths)

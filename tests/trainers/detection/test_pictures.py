@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 
-from trainers import plots
 from trainers.detection import pictures
+from trainers.reporting import plots
 
 
 def test_outlines_by_hand():

@@ -1,0 +1,1 @@
+"""Lidar frames and their labels, as examples for a detector."""

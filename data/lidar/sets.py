@@ -1,0 +1,124 @@
+"""Frames of lidar detection from a prepared data set, such as Waymo's.
+
+The examples are those of `lidar_examples`, whatever they were made from.
+"""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from data import prepared, streams
+from data.lidar import examples
+
+# A frame of Waymo takes about four megabytes.
+_SHUFFLE_BUFFER = 64
+_PREPARED_BY = (
+    "launch.prepare_waymo (from segments of Waymo or simulated ones) or "
+    "launch.prepare_kitti"
+)
+
+
+class LidarSet:
+    """A data set of lidar frames.
+
+    Args:
+        name: Name of a prepared data set: `waymo_lidar` or `kitti_lidar`.
+        data_dir: Where prepared data sets lie.
+
+    Raises:
+        prepared.DataError: If there is no such data set, or it has another
+            schema.
+    """
+
+    def __init__(self, name: str, data_dir: str | None = None):
+        self._set = prepared.open_set(name, data_dir, _PREPARED_BY)
+        found = self._set.features
+        for field, spec in examples.FIELDS.items():
+            if field not in found or tf.as_dtype(found[field].tf_dtype) != (
+                spec.dtype
+            ):
+                raise prepared.DataError(
+                    f"{name}: there is no feature {field!r} of "
+                    f"{spec.dtype.name}, got {', '.join(sorted(found))}; "
+                    f"prepare it with {_PREPARED_BY}."
+                )
+
+    def num_frames(self, split: str) -> int:
+        """Counts the frames of a split; see `PreparedSet.num_examples`."""
+        return self._set.num_examples(split)
+
+    def check(self, split: str) -> None:
+        """Reads a split from end to end; see `PreparedSet.check`."""
+        self._set.check(split)
+
+    def training_frames(
+        self,
+        split: str,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        shard: streams.Shard | None = None,
+    ) -> tf.data.Dataset:
+        """Makes the endless stream of training frames.
+
+        Args:
+            split: What to read, such as `train`.
+            batch_size: Frames in a step, over all workers.
+            seed: Decides their order.
+            start: How many steps to leave out.
+            shard: Which worker's frames; all by default.
+
+        Returns:
+            Pairs of an example and a seed `[2]`, int64, that no other place
+            in the stream has, for what is to be drawn for it.
+        """
+        shard = shard or streams.Shard()
+        records = self._set.endless_records(
+            split,
+            batch_size=batch_size,
+            seed=seed,
+            start=start,
+            shuffle_buffer=_SHUFFLE_BUFFER,
+            shard=shard,
+        )
+        share = shard.batch_size(batch_size)
+        first = start * batch_size + shard.index * share
+
+        def parse(count, record):
+            place = first + count // share * batch_size + count % share
+            return self._set.parse(record), tf.stack(
+                [tf.constant(seed, tf.int64), place]
+            )
+
+        return records.enumerate().map(
+            parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def frames(self, split: str) -> tf.data.Dataset:
+        """Makes one pass over the examples of a split, in their order."""
+        return self._set.records(split).map(
+            self._set.parse,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+
+
+def vehicles(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Takes out of an example what a detector of vehicles learns from.
+
+    Args:
+        example: See `lidar_examples`.
+
+    Returns:
+        `points` `[N, 5]` outside of no-label zones; `boxes` `[M, 7]` and
+        `num_points` `[M]` of the vehicles.
+    """
+    is_vehicle = tf.equal(example["types"], examples.VEHICLE)
+    return {
+        "points": tf.boolean_mask(
+            example["points"], ~example["in_no_label_zone"]
+        ),
+        "boxes": tf.boolean_mask(example["boxes"], is_vehicle),
+        "num_points": tf.boolean_mask(example["num_points"], is_vehicle),
+    }

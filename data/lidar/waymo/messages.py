@@ -1,0 +1,27 @@
+"""The official message classes, where they are installed."""
+
+import types
+
+from data.lidar import examples
+
+PACKAGE = "waymo-open-dataset-tf-2-12-0==1.6.7"
+
+
+def load() -> types.ModuleType:
+    """Imports the official `dataset_pb2`.
+
+    Returns:
+        The module with `Frame`, `MatrixFloat` and the other messages.
+
+    Raises:
+        LidarDataError: If the package is not installed, or not usable.
+    """
+    try:
+        from waymo_open_dataset import dataset_pb2
+    # Beside an unfit protobuf it fails with more than an ImportError.
+    except Exception as error:
+        raise examples.LidarDataError(
+            "Waymo frames need the official package, but importing it failed "
+            f"({error}); run make setup, or pip install --no-deps {PACKAGE}."
+        ) from error
+    return dataset_pb2

@@ -1,1 +1,0 @@
-"""Waymo segments as a data set of TensorFlow Datasets."""

@@ -1,0 +1,1 @@
+"""What a method is: combiners, weightings, and how they are composed."""

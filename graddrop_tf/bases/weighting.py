@@ -1,0 +1,131 @@
+"""The shape that all weighting methods share: losses, norms -> weights."""
+
+from __future__ import annotations
+
+import abc
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf.bases.configuration import Configurable
+
+State = dict[str, tf.Tensor]
+
+
+class Weighting(Configurable, keras.layers.Layer):
+    """Base class of the methods that weight losses.
+
+    The mathematics is in three functions of a state; the layer keeps that
+    state in variables, which are saved with the model.
+
+    Args:
+        **kwargs: `name`, `dtype`.
+
+    Raises:
+        ValueError: Where the number of losses changes.
+
+    Example:
+        >>> @keras.saving.register_keras_serializable()
+        ... class ByNorm(gd.Weighting):
+        ...     def initial_state(self, num_losses):
+        ...         return {"weights": tf.ones([num_losses])}
+        ...     def weights_of(self, state):
+        ...         return state["weights"]
+        ...     def next_state(self, state, losses, norms):
+        ...         return {"weights": tf.reduce_mean(norms) / norms}
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.num_losses: int | None = None
+
+    @abc.abstractmethod
+    def initial_state(self, num_losses: int) -> State:
+        """Returns the state before the first step, a dict of tensors."""
+
+    @abc.abstractmethod
+    def weights_of(self, state: State) -> tf.Tensor:
+        """Returns the weights of a state, `float32` of shape `[T]`."""
+
+    @abc.abstractmethod
+    def next_state(
+        self, state: State, losses: tf.Tensor, norms: tf.Tensor
+    ) -> State:
+        """Returns the state after a step.
+
+        Args:
+            state: The state before.
+            losses: `[T]`, unweighted, of the global batch.
+            norms: `[T]`, the L2 norms of the unweighted losses' gradients
+                with respect to the activations, of the global batch.
+
+        Returns:
+            A state with the same keys, shapes and dtypes.
+        """
+
+    def build(self, num_losses: int) -> None:
+        """Creates the variables for T losses.
+
+        Raises:
+            ValueError: Where there are variables for another number.
+        """
+        if self.num_losses is not None:
+            if num_losses != self.num_losses:
+                raise ValueError(
+                    f"{type(self).__name__} has weights for "
+                    f"{self.num_losses} losses. Received: {num_losses}."
+                )
+            return
+        self.num_losses = num_losses
+        self._state = {
+            name: self.add_weight(
+                shape=value.shape,
+                dtype=value.dtype.name,
+                initializer=_Given(value),
+                trainable=False,
+                name=name,
+                aggregation="only_first_replica",
+            )
+            for name, value in self._initial(num_losses).items()
+        }
+        self.built = True
+
+    def _initial(self, num_losses):
+        with tf.init_scope():
+            return self.initial_state(num_losses)
+
+    def _read(self) -> State:
+        return {k: tf.identity(v.value) for k, v in self._state.items()}
+
+    def current_weights(self) -> tf.Tensor:
+        """Returns the weights to use in this step, `[T]`."""
+        return self.weights_of(self._read())
+
+    def update(self, losses: tf.Tensor, norms: tf.Tensor) -> None:
+        """Advances the variables by a step, unless it is not finite."""
+        state = self._read()
+        after = self.next_state(state, losses, norms)
+        finite = tf.reduce_all(
+            tf.math.is_finite(tf.concat([losses, norms], axis=0))
+        )
+        for name, variable in self._state.items():
+            variable.assign(tf.where(finite, after[name], state[name]))
+
+    def get_build_config(self):
+        """Returns what rebuilds the variables of a saved model."""
+        return {"num_losses": self.num_losses}
+
+    def build_from_config(self, config):
+        """Rebuilds the variables of a saved model."""
+        if config.get("num_losses") is not None:
+            self.build(config["num_losses"])
+
+
+class _Given(keras.initializers.Initializer):
+    """Initializes with given values."""
+
+    def __init__(self, value: tf.Tensor):
+        self._value = value
+
+    def __call__(self, shape, dtype=None):
+        return tf.cast(tf.identity(self._value), dtype)

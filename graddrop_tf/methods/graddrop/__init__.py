@@ -1,0 +1,1 @@
+"""Gradient Sign Dropout: mathematics, arguments, layer."""

@@ -1,0 +1,1 @@
+"""Measures how the losses' gradients agree while a model trains."""

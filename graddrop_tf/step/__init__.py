@@ -1,0 +1,1 @@
+"""One training step: losses in, one gradient out."""

@@ -1,0 +1,101 @@
+"""Clipping of the one final gradient, after the replicas are reduced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf import linalg, replicas
+from graddrop_tf.bases.configuration import is_number
+
+_PATCHED = "_all_reduce_sum_gradients"
+
+
+def clip_by_global_norm(
+    grads: Sequence[tf.Tensor | tf.IndexedSlices | None], clipnorm: float
+) -> list[tf.Tensor | tf.IndexedSlices | None]:
+    """Scales gradients so that their common L2 norm is at most `clipnorm`.
+
+    Unlike `tf.clip_by_global_norm` it is right where squares overflow, and
+    counts rows that `tf.IndexedSlices` name twice as one.
+
+    Args:
+        grads: Gradients; None is passed on.
+        clipnorm: The norm.
+
+    Returns:
+        Gradients; NaN where one of them is not finite.
+    """
+    dense = [tf.convert_to_tensor(g) for g in grads if g is not None]
+    if not dense:
+        return list(grads)
+    norm = tf.sqrt(tf.reduce_sum(linalg.squared_norms(dense)))
+    factor = clipnorm / tf.maximum(norm, clipnorm)
+    # The maximum may swallow a NaN.
+    factor = tf.where(tf.math.is_finite(norm), factor, norm - norm)
+    return [None if g is None else _times(g, factor) for g in grads]
+
+
+def _times(gradient, factor):
+    factor = tf.cast(factor, gradient.dtype)
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            gradient.values * factor, gradient.indices, gradient.dense_shape
+        )
+    return gradient * factor
+
+
+def clip_after_reduction(
+    optimizer: keras.optimizers.Optimizer, global_clipnorm: float | None
+) -> None:
+    """Makes an optimizer clip the sum of its replicas' gradients.
+
+    Keras' own `global_clipnorm` clips each replica's gradient before the sum,
+    so that the result depends on the number of replicas. This acts on the
+    accumulated and unscaled gradient and costs no further communication.
+
+    Args:
+        optimizer: A Keras optimizer; a `LossScaleOptimizer` is looked into.
+        global_clipnorm: Norm above 0; None takes the clipping away.
+
+    Raises:
+        ValueError: Where the norm is no number above 0.
+
+    Example:
+        >>> optimizer = keras.optimizers.Adam()
+        >>> gd.clip_after_reduction(optimizer, 1.0)
+    """
+    if global_clipnorm is not None and not is_number(global_clipnorm, above=0):
+        raise ValueError(
+            "`global_clipnorm` must be a number above 0, or None. Received: "
+            f"global_clipnorm={global_clipnorm!r}."
+        )
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    vars(optimizer).pop(_PATCHED, None)
+    if global_clipnorm is None:
+        return
+    reduce_gradients = getattr(optimizer, _PATCHED)
+
+    def reduce_and_clip(grads_and_vars):
+        pairs = reduce_gradients(grads_and_vars)
+        grads, variables = zip(*pairs, strict=True)
+        clipped = clip_by_global_norm(grads, global_clipnorm)
+        return list(zip(clipped, variables, strict=True))
+
+    object.__setattr__(optimizer, _PATCHED, reduce_and_clip)
+
+
+def clip_unreduced(
+    grads: Sequence[tf.Tensor | tf.IndexedSlices | None], clipnorm: float
+) -> list[tf.Tensor | tf.IndexedSlices | None]:
+    """Clips gradients that an optimizer is yet to sum over replicas.
+
+    Costs one more sum of the gradients over replicas.
+    """
+    present = [tf.convert_to_tensor(g) for g in grads if g is not None]
+    clipped = clip_by_global_norm(replicas.sum_over_replicas(present), clipnorm)
+    share = iter([replicas.scale_loss(g) for g in clipped])
+    return [None if g is None else next(share) for g in grads]

@@ -1,0 +1,352 @@
+"""Losses with a value for each task, before they are summed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+# Per-loss values exist in Keras only inside its private compiled loss; the
+# supported Keras versions are pinned in setup.cfg for this import.
+from keras.src.trainers.compile_utils import CompileLoss
+
+from graddrop_tf import replicas
+from graddrop_tf.bases.configuration import is_number
+
+
+@keras.saving.register_keras_serializable("graddrop_tf")
+class VectorLoss(keras.losses.Loss):
+    """T losses computed at once, for tasks that share head weights.
+
+    Each loss is the mean over the batch of its weighted values, as in Keras:
+    the weights are no part of the divisor. In a plain `keras.Model` it is
+    the sum of the T losses.
+
+    Args:
+        fn: A callable of `y_true` and `y_pred` that returns `[batch, T]`.
+            Register it with Keras to save a compiled model.
+        names: T names of the losses, for logs and leaks by name; without
+            them T is the last dimension of the model's output.
+        loss_weights: A number, T numbers, or a dict from names (losses not
+            named have weight 1). `compile(loss_weights=...)` sets it too.
+        name: Name of the loss.
+
+    Raises:
+        ValueError: Where `fn` is not callable, names repeat, weights do not
+            fit, or `fn` returns another shape.
+
+    Example:
+        >>> def cross_entropy(y_true, y_pred):
+        ...     return tf.nn.sigmoid_cross_entropy_with_logits(y_true, y_pred)
+        >>> loss = gd.VectorLoss(cross_entropy, names=["hat", "smile"])
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        names: Sequence[str] | None = None,
+        loss_weights: float | Sequence[float] | dict[str, float] | None = None,
+        name: str = "vector_loss",
+    ):
+        super().__init__(name=name)
+        if not callable(fn):
+            raise ValueError(
+                "`fn` must be a callable of y_true and y_pred. Received: "
+                f"{fn!r}."
+            )
+        if names is not None:
+            names = tuple(names)
+            if not names or len(set(names)) != len(names):
+                raise ValueError(
+                    "`names` must be different names, at least one. "
+                    f"Received: {list(names)}."
+                )
+        self.fn = fn
+        self.names = names
+        self.loss_weights = loss_weights
+        self._check_loss_weights()
+
+    def _check_loss_weights(self) -> None:
+        weights = self.loss_weights
+        if isinstance(weights, dict):
+            unknown = sorted(set(weights) - set(self.names or ()))
+            if unknown:
+                raise ValueError(
+                    f"`loss_weights` names no such loss: {unknown}. The "
+                    f"losses are {list(self.names or ())}."
+                )
+            weights = list(weights.values())
+        elif weights is None or is_number(weights):
+            weights = [0 if weights is None else weights]
+        elif self.names and len(weights) != len(self.names):
+            raise ValueError(
+                "`loss_weights` must be one number for each loss. Received: "
+                f"{len(weights)} for {len(self.names)} losses."
+            )
+        if not all(is_number(w) for w in weights):
+            raise ValueError(
+                "`loss_weights` must be numbers. Received: "
+                f"{self.loss_weights}."
+            )
+
+    def with_loss_weights(self, loss_weights) -> VectorLoss:
+        """Returns the same loss with other weights."""
+        return VectorLoss(self.fn, self.names, loss_weights, self.name)
+
+    def weights_for(self, num_losses: int) -> list[float] | None:
+        """Returns the weight of each of T losses, None where all are 1.
+
+        Raises:
+            ValueError: Where there are weights for another number.
+        """
+        weights = self.loss_weights
+        if weights is None:
+            return None
+        if isinstance(weights, dict):
+            return [float(weights.get(name, 1.0)) for name in self.names]
+        if is_number(weights):
+            return [float(weights)] * num_losses
+        if len(weights) != num_losses:
+            raise ValueError(
+                "`loss_weights` must be one number for each loss. Received: "
+                f"{len(weights)} for {num_losses} losses."
+            )
+        return [float(w) for w in weights]
+
+    def values(self, y_true, y_pred, sample_weight=None) -> tf.Tensor:
+        """Computes the T losses without `loss_weights`.
+
+        Args:
+            y_true: Labels.
+            y_pred: Predictions; a Keras mask on them is respected.
+            sample_weight: None, `[batch]` or `[batch, T]`.
+
+        Returns:
+            A tensor of shape `[T]`, divided by the number of replicas.
+
+        Raises:
+            ValueError: Where `fn` or `sample_weight` has another shape.
+        """
+        mask = getattr(y_pred, "_keras_mask", None)
+        y_true, y_pred = keras.tree.map_structure(
+            lambda x: keras.ops.convert_to_tensor(x, dtype=self.dtype),
+            (y_true, y_pred),
+        )
+        values = tf.cast(self.fn(y_true, y_pred), self.dtype)
+        if values.shape.rank != 2 or values.shape[1] is None:
+            raise ValueError(
+                "The function of a VectorLoss must return `[batch, T]` with "
+                f"a static T. Received: shape {values.shape}."
+            )
+        if self.names is not None and values.shape[1] != len(self.names):
+            raise ValueError(
+                f"The VectorLoss has {len(self.names)} names. Received: "
+                f"{values.shape[1]} losses, of shape {values.shape}."
+            )
+        if mask is not None:
+            # Keras: the mean is over what the mask keeps.
+            mask = tf.cast(_per_example(mask, "mask"), values.dtype)
+            mask = tf.broadcast_to(mask, tf.shape(values))
+            values *= mask * tf.math.divide_no_nan(
+                tf.cast(tf.size(mask), mask.dtype), tf.reduce_sum(mask)
+            )
+        if sample_weight is not None:
+            weight = tf.cast(sample_weight, values.dtype)
+            weight = _per_example(weight, "sample_weight")
+            if weight.shape[1] not in (None, 1, values.shape[1]):
+                raise ValueError(
+                    "`sample_weight` must be [batch] or [batch, T]. "
+                    f"Received: shape {weight.shape} for losses of shape "
+                    f"{values.shape}."
+                )
+            values *= weight
+        # A replica may have none of the last examples.
+        count = tf.cast(tf.maximum(tf.shape(values)[0], 1), values.dtype)
+        return replicas.scale_loss(tf.reduce_sum(values, axis=0) / count)
+
+    def weighted(self, values: tf.Tensor) -> tf.Tensor:
+        """Applies `loss_weights` to the T losses."""
+        weights = self.weights_for(values.shape[0])
+        if weights is None:
+            return values
+        return values * tf.constant(weights, values.dtype)
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Computes the weighted sum of the T losses, a scalar."""
+        values = self.values(y_true, y_pred, sample_weight)
+        return tf.reduce_sum(self.weighted(values))
+
+    def call(self, y_true, y_pred):
+        """Computes the weighted sum of each example, `[batch]`."""
+        values = self.fn(y_true, y_pred)
+        weights = self.weights_for(values.shape[1])
+        if weights is not None:
+            values *= tf.constant(weights, values.dtype)
+        return tf.reduce_sum(values, axis=1)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            "fn": keras.saving.serialize_keras_object(self.fn),
+            "names": self.names,
+            "loss_weights": self.loss_weights,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the loss from `get_config`."""
+        fn = config["fn"]
+        if isinstance(fn, dict):
+            fn = keras.saving.deserialize_keras_object(fn)
+        return cls(**{**config, "fn": fn})
+
+
+def _per_example(value: tf.Tensor, name: str) -> tf.Tensor:
+    """Turns `[batch]` into `[batch, 1]`."""
+    if value.shape.rank == 1:
+        return value[:, None]
+    if value.shape.rank == 2:
+        return value
+    raise ValueError(
+        f"`{name}` must be [batch] or [batch, T]. Received: shape "
+        f"{value.shape}."
+    )
+
+
+class _LossMeans(keras.metrics.Metric):
+    """The running means of T losses, shown under their names."""
+
+    def __init__(self, names: Sequence[str]):
+        super().__init__(name="losses")
+        self._names = names
+        self._totals = self.add_variable(
+            (len(names),), initializer="zeros", name="totals"
+        )
+        self._count = self.add_variable((), initializer="zeros", name="count")
+
+    def update_state(self, values, num_examples):
+        count = tf.cast(num_examples, tf.float32)
+        self._totals.assign_add(tf.cast(values, tf.float32) * count)
+        self._count.assign_add(count)
+
+    def result(self):
+        means = tf.math.divide_no_nan(
+            tf.convert_to_tensor(self._totals),
+            tf.convert_to_tensor(self._count),
+        )
+        return {f"{n}_loss": means[i] for i, n in enumerate(self._names)}
+
+
+class PerLossCompileLoss(CompileLoss):
+    """Keras' compiled loss, which also gives the values of its losses.
+
+    Args:
+        loss: As in `keras.Model.compile`.
+        loss_weights: As in `keras.Model.compile`.
+        output_names: Names of the model's outputs.
+        names: Names of the losses in the order of the outputs.
+    """
+
+    def __init__(self, loss, loss_weights, output_names, names):
+        super().__init__(loss, loss_weights, output_names=output_names)
+        self.loss_names = tuple(names)
+        self._recorded = threading.local()
+        if isinstance(loss, VectorLoss) and len(names) > 1:
+            self._tracker.add_to_store("metrics", _LossMeans(names))
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the losses are one `VectorLoss`."""
+        return isinstance(self._user_loss, VectorLoss)
+
+    def build(self, y_true, y_pred):
+        """Resolves the losses, and records the value of each."""
+        super().build(y_true, y_pred)
+        if self.is_vector:
+            return
+        flat = self._flat_losses
+        if len(flat) != len(self.loss_names):
+            raise ValueError(
+                "The losses must be one for each output. Received: "
+                f"{len(flat)} losses for {list(self.loss_names)}."
+            )
+        # A dict of losses may name the outputs in another order.
+        order = {name: i for i, name in enumerate(self.loss_names)}
+        self._positions = [
+            order.get(loss.name, i) for i, loss in enumerate(flat)
+        ]
+        self._flat_losses = [
+            loss._replace(loss=self._record(i, loss.loss, loss.loss_weights))
+            for i, loss in zip(self._positions, flat, strict=True)
+        ]
+        for metric in self.metrics:
+            metric.update_state = self._by_examples(metric.update_state)
+
+    def _record(self, position, loss, loss_weight):
+        def recording(y_true, y_pred, sample_weight=None):
+            value = loss(y_true, y_pred, sample_weight)
+            weighted = tf.cast(value, self.dtype)
+            if loss_weight is not None:
+                weighted *= loss_weight
+            self._recorded.values[position] = weighted
+            self._recorded.num_examples = tf.shape(y_pred)[0]
+            return value
+
+        return recording
+
+    def _by_examples(self, update_state):
+        # Keras weights the mean of a loss by the static batch size, if any.
+        def update(value, sample_weight=None):
+            return update_state(value, self._recorded.num_examples)
+
+        return update
+
+    def call(self, y_true, y_pred, sample_weight=None):
+        """Computes the weighted sum of all losses, a scalar."""
+        if not self.is_vector:
+            self._recorded.values = {}
+            return super().call(y_true, y_pred, sample_weight)
+        loss = self._user_loss
+        y_true, y_pred, sample_weight = map(
+            _only, (y_true, y_pred, sample_weight)
+        )
+        values = loss.values(y_true, y_pred, sample_weight)
+        if values.shape[0] != len(self.loss_names):
+            raise ValueError(
+                "The VectorLoss returned another number of losses than the "
+                f"model's output has columns: {values.shape[0]}, expected "
+                f"{len(self.loss_names)}. Give the VectorLoss `names`."
+            )
+        for metric in self.metrics:
+            metric.update_state(
+                replicas.unscale_loss(values), tf.shape(y_pred)[0]
+            )
+        weighted = loss.weighted(values)
+        self._recorded.values = weighted
+        return tf.reduce_sum(weighted)
+
+    def per_loss(self, y_true, y_pred, sample_weight=None):
+        """Computes the losses one by one.
+
+        Returns:
+            A list of T scalars, or a `[T]` tensor for a `VectorLoss`:
+            weighted, and divided by the number of replicas.
+        """
+        self(y_true, y_pred, sample_weight)
+        values = self._recorded.values
+        if self.is_vector:
+            return values
+        return [values[i] for i in range(len(self.loss_names))]
+
+
+def _only(value):
+    """Unpacks the one tensor of a single output."""
+    flat = keras.tree.flatten(value)
+    if len(flat) != 1:
+        raise ValueError(
+            f"A VectorLoss takes one output. Received: {len(flat)} tensors."
+        )
+    return None if value is None else flat[0]

@@ -1,0 +1,214 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import graddrop_tf as gd
+from graddrop_tf.step import gradients
+from graddrop_tf.step.clipping import clip_by_global_norm
+from tests.graddrop_tf.models import (
+    HEADS,
+    RECIPES,
+    VECTOR,
+    batch,
+    largest_difference,
+    squared_errors,
+    trainable,
+)
+
+
+def custom_step(model, state, x, y, vector):
+    """A loop of one's own over the parts of a model."""
+    variables = model.trunk.trainable_variables
+    variables = variables + model.heads.trainable_variables
+    with tf.GradientTape(persistent=True) as tape:
+        activations = model.trunk(x, training=True)
+        outputs = model.heads(activations, training=True)
+        if vector:
+            losses = tf.reduce_mean(squared_errors(y, outputs), axis=0)
+        else:
+            losses = [
+                tf.reduce_mean(squared_errors(y[:, i : i + 1], output))
+                for i, output in enumerate(outputs)
+            ]
+    grads = gd.compute_gradients(tape, losses, activations, variables, state)
+    model.optimizer.apply_gradients(zip(grads, variables, strict=True))
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+@pytest.mark.parametrize("kind", [HEADS, VECTOR])
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if "penalty" not in r])
+def test_custom_loop_equals_the_model(recipe, kind, as_function):
+    if as_function and recipe not in ("mgda+graddrop", "gradnorm"):
+        pytest.skip("two recipes stand for all")
+    model, custom = kind.compiled(recipe), kind.compiled(recipe)
+    gd.clip_after_reduction(custom.optimizer, None)
+    x, y = batch()
+    state = custom.recipe_state
+
+    def step():
+        custom_step(
+            custom, state, tf.constant(x), tf.constant(y), kind is VECTOR
+        )
+
+    custom.optimizer.build(custom.trainable_variables)
+    step = tf.function(step) if as_function else step
+    for _ in range(2):
+        kind.train(model)
+        step()
+    assert largest_difference(trainable(model), trainable(custom)) < 1e-5
+
+
+def test_custom_loop_over_two_replicas_equals_one(mirrored):
+    recipe = gd.Recipe.parse("gradnorm+graddrop(seed=1)+clip(0.5)")
+    x, y = batch(16)
+    results = []
+    for replicas in (1, 2):
+        strategy = mirrored(replicas)
+        with strategy.scope():
+            model = HEADS.build("baseline")
+            model.optimizer = keras.optimizers.SGD(0.1)
+            model.optimizer.build(model.trainable_variables)
+            state = recipe.build(3)
+
+        def replica_step(x, y, model=model, state=state, count=replicas):
+            variables = model.trainable_variables
+            with tf.GradientTape(persistent=True) as tape:
+                activations = model.trunk(x)
+                outputs = model.heads(activations)
+                losses = [
+                    tf.reduce_mean((o - y[:, i : i + 1]) ** 2) / count
+                    for i, o in enumerate(outputs)
+                ]
+            grads = gd.compute_gradients(
+                tape, losses, activations, variables, state
+            )
+            model.optimizer.apply_gradients(zip(grads, variables, strict=True))
+
+        size = 16 // replicas
+
+        def part(array, size=size):
+            def value(context):
+                index = context.replica_id_in_sync_group
+                return tf.constant(array[index * size : (index + 1) * size])
+
+            return value
+
+        values = strategy.experimental_distribute_values_from_function
+        step = tf.function(lambda *a, s=strategy, r=replica_step: s.run(r, a))
+        for _ in range(3):
+            step(values(part(x)), values(part(y)))
+        results.append(trainable(model))
+    assert largest_difference(*results) < 1e-5
+
+
+def test_custom_loop_refuses_what_it_cannot_do():
+    model = HEADS.compiled("baseline")
+    variables = model.trainable_variables
+    x, _ = batch()
+    with tf.GradientTape() as tape:
+        activations = model.trunk(x)
+        outputs = model.heads(activations)
+        losses = [tf.reduce_mean(o) for o in outputs]
+
+    def compute(losses, text, num_losses=3):
+        state = gd.Recipe.parse(text).build(num_losses)
+        gd.compute_gradients(tape, losses, activations, variables, state)
+
+    with pytest.raises(ValueError, match="persistent"):
+        compute(losses, "graddrop")
+    with pytest.raises(ValueError, match="needs the inputs"):
+        compute(losses, "penalty(1.0)")
+    with tf.GradientTape(persistent=True) as tape:
+        activations = model.trunk(x)
+        outputs = model.heads(activations)
+        losses = [tf.reduce_mean(o) for o in outputs]
+    with pytest.raises(ValueError, match="weights for 2 losses"):
+        compute(losses, "gradnorm", 2)
+    with pytest.raises(ValueError, match="list of scalars"):
+        compute(outputs, "graddrop")
+    with pytest.raises(ValueError, match="list of scalars"):
+        compute(losses[0], "graddrop")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_grouped_backward_passes_are_the_losses_in_order(size, monkeypatch):
+    monkeypatch.setattr(gradients, "_losses_at_once", lambda *_: size)
+    x = tf.constant([[1.0, -2.0, 3.0]])
+    powers = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        losses = tf.reduce_sum(powers * x**2, axis=1)
+    factors = tf.constant([1.0, 1.0, 0.5, 1.0, 2.0])
+    result = gradients.per_loss_gradients(tape, losses, x, factors)
+    # d(c x^2)/dx = 2 c x.
+    for scale, gradient in zip([2.0, 4.0, 3.0, 8.0, 20.0], result, strict=True):
+        np.testing.assert_allclose(gradient, scale * x)
+
+
+def test_clipping_equals_a_calculation_by_hand():
+    grads = [tf.constant([3.0, 0.0]), None, tf.constant([[4.0]])]
+    a, none, b = clip_by_global_norm(grads, 1.0)
+    assert none is None
+    np.testing.assert_allclose(a, [0.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(b, [[0.8]], rtol=1e-6)
+    for same, grad in zip(clip_by_global_norm(grads, 10.0), grads, strict=True):
+        if grad is not None:
+            np.testing.assert_array_equal(same, grad)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_clipping_at_any_scale(scale):
+    (clipped,) = clip_by_global_norm([tf.constant([3.0, 4.0]) * scale], scale)
+    np.testing.assert_allclose(clipped / scale, [0.6, 0.8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_clipping_shows_what_is_not_finite(bad):
+    clipped = clip_by_global_norm([tf.constant([1.0]), tf.constant([bad])], 1.0)
+    assert not any(np.isfinite(g.numpy()).any() for g in clipped)
+
+
+def test_clipping_counts_repeated_rows_as_one():
+    slices = tf.IndexedSlices(
+        tf.constant([[1.0], [2.0]]), tf.constant([0, 0]), tf.constant([3, 1])
+    )
+    (clipped,) = clip_by_global_norm([slices], 1.0)
+    np.testing.assert_allclose(
+        tf.convert_to_tensor(clipped), [[1.0], [0.0], [0.0]], rtol=1e-6
+    )
+
+
+def test_clipping_acts_on_the_accumulated_gradient():
+    """Micro-batches whose gradients cancel leave nothing to clip."""
+    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    gd.clip_after_reduction(optimizer, 1.0)
+    weight = keras.Variable([0.0])
+    optimizer.build([weight])
+    for gradient in (100.0, -98.0):
+        optimizer.apply([tf.constant([gradient])], [weight])
+    # Their mean is 1, at the norm; clipped one by one they would give 0.
+    np.testing.assert_allclose(weight.numpy(), [-1.0], rtol=1e-6)
+
+
+def test_clipping_acts_on_the_unscaled_gradient():
+    inner = keras.optimizers.SGD(1.0)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=64.0)
+    gd.clip_after_reduction(optimizer, 1.0)
+    weight = keras.Variable([0.0])
+    optimizer.build([weight])
+    optimizer.apply([tf.constant([32.0])], [weight])
+    np.testing.assert_allclose(weight.numpy(), [-0.5], rtol=1e-6)
+
+
+def test_clipping_can_be_changed_and_taken_away():
+    optimizer = keras.optimizers.SGD(1.0)
+    weight = keras.Variable([0.0])
+    optimizer.build([weight])
+    for norm, expected in ((1.0, -1.0), (2.0, -3.0), (None, -103.0)):
+        gd.clip_after_reduction(optimizer, norm)
+        optimizer.apply([tf.constant([100.0])], [weight])
+        np.testing.assert_allclose(weight.numpy(), [expected], rtol=1e-6)
+    for norm in (0, -1.0, float("inf"), "a"):
+        with pytest.raises(ValueError, match="above 0"):
+            gd.clip_after_reduction(optimizer, norm)

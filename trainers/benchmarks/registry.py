@@ -1,0 +1,126 @@
+"""All suites by name, and running them."""
+
+import dataclasses
+import importlib.metadata
+import os
+import pathlib
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trainers import errors, files
+from trainers.benchmarks import measuring, table
+from trainers.benchmarks.suites import (
+    function,
+    input_pipeline,
+    layer,
+    lidar,
+    memory,
+    mixed,
+    monitor,
+    scaling,
+    shared,
+)
+
+_PACKAGES = ("graddrop_tf", "keras", "numpy", "tensorflow")
+
+SUITES = {
+    "layer": layer.SUITE,
+    "shared": shared.SUITE,
+    "memory": memory.SUITE,
+    "graddrop": function.SUITE,
+    "input": input_pipeline.SUITE,
+    "monitor": monitor.SUITE,
+    "mixed": mixed.SUITE,
+    "scaling": scaling.SUITE,
+    "lidar": lidar.SUITE,
+}
+
+
+def select(text: str) -> list[str]:
+    """Reads names of suites, separated by commas.
+
+    Args:
+        text: What the user wrote.
+
+    Returns:
+        The names.
+
+    Raises:
+        UserError: If there is no such suite.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in SUITES:
+            raise errors.UserError(
+                f"--suite: got {name!r}, expected some of "
+                f"{', '.join(SUITES)}, separated by commas."
+            )
+    return list(dict.fromkeys(names))
+
+
+def execute(
+    names: Sequence[str], pairs: int, path: pathlib.Path | None = None
+) -> str:
+    """Measures suites and lays out the figures.
+
+    Args:
+        names: Names of suites.
+        pairs: Rounds in which the cases take turns.
+        path: Takes everything as JSON.
+
+    Returns:
+        A table.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    if path is not None:
+        _check_writable(path)
+    rows = {}
+    for name in names:
+        suite = SUITES[name]
+        rows[name] = suite.measure(
+            suite.rounds(pairs), measuring.Progress(name)
+        )
+    if path is not None:
+        files.write_json(path, _record(rows, pairs))
+    return table.lay_out(
+        {f"{name}: {SUITES[name].title}": rows[name] for name in names}
+    )
+
+
+def _check_writable(path: pathlib.Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.UserError(f"--json: {error}; give another file.") from None
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise errors.UserError(
+            f"--json: got {path}, expected a file that can be written."
+        )
+
+
+def _record(
+    rows: Mapping[str, Sequence[measuring.Row]], pairs: int
+) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {
+        "versions": {**versions, "python": platform.python_version()},
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "pairs": pairs,
+        "percentiles": [measuring.LOW, measuring.HIGH],
+        "suites": {
+            name: {
+                "title": SUITES[name].title,
+                "rounds": SUITES[name].rounds(pairs),
+                "rows": [
+                    {**dataclasses.asdict(row), "verdict": row.verdict}
+                    for row in suite
+                ],
+            }
+            for name, suite in rows.items()
+        },
+    }

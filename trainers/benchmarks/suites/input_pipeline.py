@@ -1,0 +1,61 @@
+"""The CelebA pipeline alone against the model that it feeds."""
+
+import tempfile
+
+import numpy as np
+
+from data import attribute_sets
+from data.drawn_faces import builder as drawn_faces
+from trainers.benchmarks import measuring, methods
+from trainers.experiments import celeba
+
+_NUM_IMAGES = 256
+_SHAPE = attribute_sets.Shape(218, 178)
+
+
+def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
+    batch_size = methods.BATCH_SIZE
+    with tempfile.TemporaryDirectory() as folder:
+        progress.say(f"drawing {_NUM_IMAGES} faces")
+        drawn_faces.prepare(
+            folder, drawn_faces.Contents(_NUM_IMAGES, validation=1, test=1)
+        )
+        faces = attribute_sets.AttributeSet(
+            "drawn_faces", ["attributes"], folder
+        )
+
+        batches = faces.training_batches(
+            "train", _SHAPE, batch_size=batch_size, seed=0
+        ).take(_NUM_IMAGES // batch_size)
+
+        def read() -> None:
+            # Started anew each time: the pipeline is not ahead of its reader.
+            for _ in batches:
+                pass
+
+        progress.say("building the model")
+        network = celeba.make_network(
+            (_SHAPE.height, _SHAPE.width, faces.channels), len(faces.names)
+        )
+        step = methods.make_step(methods.BASELINE, *network)
+        steps = {"reading": read, "training": step}
+        times = measuring.take_turns(
+            steps, rounds, progress=progress.start(rounds)
+        )
+    # Seconds an image, as a step reads all and trains on a batch of them.
+    each = {
+        "reading": np.divide(times["reading"], _NUM_IMAGES),
+        "training": np.divide(times["training"], batch_size),
+    }
+    return [
+        *(measuring.rate_row(each, case, 1, "images") for case in each),
+        measuring.speed_row(each, "reading", "training", target=3.0),
+    ]
+
+
+SUITE = measuring.Suite(
+    "images a second that the CelebA pipeline delivers alone, and that the "
+    f"baseline trains on; {_SHAPE.height} x {_SHAPE.width}, batch "
+    f"{methods.BATCH_SIZE}",
+    _measure,
+)

@@ -1,0 +1,230 @@
+"""Lidar detection: frames, pillars, training, detections and the metric."""
+
+import contextlib
+import pathlib
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import graddrop_tf as gd
+from data import prepared
+from data.lidar import examples as lidar_examples
+from data.lidar.simulation import drives as simulation
+from data.lidar.waymo import builder, messages
+from data.lidar.waymo import records as waymo_frames
+from data.lidar.waymo import segments as waymo_segments
+from trainers.benchmarks import measuring, official_decoding, random_scenes
+from trainers.detection import metric
+from trainers.models.pointpillars import (
+    decoding,
+    encoding,
+    losses,
+    network,
+    pillars,
+    presets,
+)
+
+_PRESET = "small"
+_FULL_PRESET = "graddrop2020"
+_NUM_POINTS = 180_000
+_NUM_BOXES = 100
+_BATCH_SIZE = 2
+_FRAMES_READ = 4
+_FRAMES_MEASURED = 400
+_SEED = (0, 0)
+
+_DECODING = "decoding a full-size frame"
+_OFFICIAL = "official utilities"
+_READING = "reading prepared frames"
+_PILLARS = f"pillars, {_FULL_PRESET}"
+_TARGETS = f"pillars and targets, {_PRESET}"
+_TRAINING = f"training, {_PRESET}, batch {_BATCH_SIZE}"
+_DETECTING = f"detections, {_PRESET}"
+_METRIC = f"metric of {_FRAMES_MEASURED} frames"
+
+
+def random_frame(num_points: int = _NUM_POINTS) -> dict[str, tf.Tensor]:
+    """Invents a frame whose points are dense near us, as a lidar's are.
+
+    Args:
+        num_points: How many.
+
+    Returns:
+        A frame, see `trainers.pointpillars`.
+    """
+    generator = np.random.default_rng(0)
+    distance = np.exp(generator.uniform(np.log(2.0), np.log(75.0), num_points))
+    azimuth = generator.uniform(-np.pi, np.pi, num_points)
+    points = np.column_stack(
+        [
+            distance * np.cos(azimuth),
+            distance * np.sin(azimuth),
+            generator.uniform(-0.2, 2.8, num_points),
+            generator.random((num_points, 2)),
+        ]
+    )
+    _, truths = random_scenes.random_scenes(1, 1, _NUM_BOXES)
+    boxes = truths.bbox[truths.type == lidar_examples.VEHICLE]
+    return {
+        "points": tf.constant(points, tf.float32),
+        "boxes": tf.constant(boxes, tf.float32),
+        "num_points": tf.fill([len(boxes)], _NUM_BOXES),
+    }
+
+
+def outputs_for(targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Makes the outputs of a detector that is right.
+
+    Args:
+        targets: As `anchors.assign` makes them, `[batch, ...]`.
+
+    Returns:
+        The nine outputs, with each positive anchor a likely vehicle.
+    """
+    outputs = {
+        name: tf.where(tf.math.is_nan(target), 0.0, target)
+        for name, target in targets.items()
+    }
+    outputs["class"] = 8.0 * outputs["class"] - 6.0
+    outputs["direction"] = tf.one_hot(
+        tf.cast(outputs["direction"], tf.int32), 2
+    )
+    return outputs
+
+
+def _reading(folder: pathlib.Path, progress: measuring.Progress):
+    """Prepares simulated frames, and returns what reads them once."""
+    progress.say(f"simulating and preparing {_FRAMES_READ} frames")
+    simulation.write(
+        folder / "segments",
+        simulation.Settings(num_frames=_FRAMES_READ),
+        num_segments=1,
+        report=progress.say,
+    )
+    found = waymo_segments.find(str(folder / "segments"))
+    # TFDS prints what it does, and stdout is for the table.
+    with contextlib.redirect_stdout(sys.stderr):
+        builder.WaymoLidar(
+            segments={"train": found},
+            num_processes=1,
+            report=progress.say,
+            data_dir=folder / "data",
+        ).download_and_prepare()
+    opened = prepared.open_set("waymo_lidar", str(folder / "data"))
+    examples = opened.records("train").map(
+        opened.parse, num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+    def read() -> None:
+        for _ in examples:
+            pass
+
+    return read
+
+
+def _frame_steps(
+    folder: pathlib.Path, progress: measuring.Progress
+) -> dict[str, measuring.Step]:
+    """Makes the steps that need the official package; none without it."""
+    try:
+        messages.load()
+    except lidar_examples.LidarDataError as error:
+        progress.say(f"skipped decoding and reading: {error}")
+        return {}
+    progress.say("simulating a full-size frame")
+    frame = simulation.full_size_frame()
+    return {
+        _DECODING: lambda: waymo_frames.decode(frame),
+        _OFFICIAL: lambda: official_decoding.decode(frame),
+        _READING: _reading(folder, progress),
+    }
+
+
+def _detector_steps(progress: measuring.Progress) -> dict[str, measuring.Step]:
+    """Makes the steps from points to detections."""
+    frame = random_frame()
+    preset, full = presets.PRESETS[_PRESET], presets.PRESETS[_FULL_PRESET]
+    seed = tf.constant(_SEED)
+    pillarize = tf.function(
+        lambda points, seed: pillars.pillarize(points, full, seed)
+    )
+    encode = tf.function(
+        lambda frame, seed: encoding.encode_frame(frame, preset, seed)
+    )
+    detect = tf.function(lambda outputs: decoding.detect(outputs, preset))
+    encoded = encode(frame, seed)
+    inputs, targets = tf.nest.map_structure(
+        lambda tensor: tf.stack([tensor] * _BATCH_SIZE), encoded
+    )
+    outputs = outputs_for({name: t[:1] for name, t in targets.items()})
+    progress.say("building the network")
+    trunk = network.make_trunk(preset)
+    model = gd.MultiLossModel(trunk, network.make_heads(trunk.output))
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        losses.make_losses(),
+        losses.LOSS_WEIGHTS,
+        jit_compile=False,
+    )
+    return {
+        _PILLARS: lambda: pillarize(frame["points"], seed),
+        _TARGETS: lambda: encode(frame, seed),
+        _TRAINING: measuring.training_step(model, inputs, targets),
+        _DETECTING: lambda: detect(outputs),
+    }
+
+
+def _metric_step() -> measuring.Step:
+    found = random_scenes.random_scenes(_FRAMES_MEASURED)
+
+    def compute() -> None:
+        computed = metric.DetectionMetric()
+        computed.update(*found)
+        computed.result()
+
+    return compute
+
+
+def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {
+            **_frame_steps(pathlib.Path(folder), progress),
+            **_detector_steps(progress),
+            _METRIC: _metric_step(),
+        }
+        times = measuring.take_turns(
+            steps, rounds, warm_up=1, progress=progress.start(rounds)
+        )
+    counts = {
+        _DECODING: 1,
+        _OFFICIAL: 1,
+        _READING: _FRAMES_READ,
+        _TARGETS: 1,
+        _TRAINING: _BATCH_SIZE,
+        _DETECTING: 1,
+        _METRIC: _FRAMES_MEASURED,
+    }
+    rows = []
+    if _DECODING in times:
+        rows.append(
+            measuring.time_row(times, _DECODING, _OFFICIAL, target=1 / 3)
+        )
+    rows.append(measuring.milliseconds_row(times, _PILLARS, target=60.0))
+    rows += [
+        measuring.rate_row(times, case, count, "frames")
+        for case, count in counts.items()
+        if case in times
+    ]
+    return rows
+
+
+SUITE = measuring.Suite(
+    "decoding a simulated Waymo frame, v1, against the official utilities; "
+    f"putting {_NUM_POINTS:,} points into 512 x 512 pillars; frames a second "
+    "of each part of a PointPillars run by itself",
+    _measure,
+    pairs_per_round=2,
+)

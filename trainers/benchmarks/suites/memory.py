@@ -1,0 +1,61 @@
+"""What the per-loss gradients of the CelebA network take, by chunk size."""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+
+import numpy as np
+
+from trainers.benchmarks import measuring, methods, peaks
+
+_CHUNKS = (4, 8, 16)
+_METHODS = (
+    methods.BASELINE,
+    methods.GRADDROP,
+    *(dataclasses.replace(methods.GRADDROP, chunk=chunk) for chunk in _CHUNKS),
+)
+_MEBIBYTE = 2**20
+
+
+def _peaks(index: int) -> list[float]:
+    """Measures a method by its place, as methods cannot be sent along."""
+    network = methods.make()
+    return peaks.of_step(methods.make_step(_METHODS[index], *network))
+
+
+def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
+    del rounds
+    if not peaks.can_be_read():
+        progress.say("skipped: peak memory is read from /proc, of Linux only")
+        return []
+    measured = []
+    context = multiprocessing.get_context("spawn")
+    for index, method in enumerate(_METHODS):
+        text = methods.chunk_text(method.chunk)
+        progress.say(f"a process for {method.name}, {text}")
+        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+            measured.append(pool.submit(_peaks, index).result())
+    _, heads = methods.make()
+    floats = methods.BATCH_SIZE * methods.num_activations(heads)
+    baseline = float(np.median(measured[0]))
+    return [
+        measuring.Row(
+            f"{method.name}, {methods.chunk_text(method.chunk)}",
+            "less baseline",
+            "MiB",
+            *measuring.spread(np.subtract(values, baseline)),
+            allowed=4
+            * floats
+            * (method.chunk or methods.NUM_LOSSES)
+            / _MEBIBYTE,
+        )
+        for method, values in zip(_METHODS[1:], measured[1:], strict=True)
+    ]
+
+
+SUITE = measuring.Suite(
+    "peak resident memory of a step of the same network above that between "
+    "steps, in a process of its own, less the baseline's; as arithmetic: the "
+    "gradients that exist at once",
+    _measure,
+)

@@ -1,0 +1,1 @@
+"""The experiments, each its own report."""

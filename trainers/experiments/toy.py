@@ -1,0 +1,325 @@
+"""One weight, five losses: the paper's one-dimensional experiment.
+
+Source: Chen et al., NeurIPS 2020, section 4.1, appendix A.3 and Figure 2. The
+losses are `sin(a w + b) + 1` for the five (a, b) below; SGD with a learning
+rate of 0.2, halved every 1,000 steps, takes 10,000 steps from each of 200
+random starts. The range of the starts, [-10, 10], is our choice, and so is to
+take `w` itself as the shared activation. Their sum has many local minima; the
+global minimum is 1.4133. The paper prints no numbers for it.
+
+All 200 runs of a method advance together, and every method starts from the
+same 200 points. Inner products (PCGrad, MGDA) and weights (GradNorm) are per
+run.
+
+    python -m launch.compare --experiment=toy --seeds=0 --run_dir=DIR
+
+gives, on two CPU cores (mean and standard deviation over the 200 starts):
+
+| method | final loss | median | at the global minimum |
+| --- | --- | --- | --- |
+| baseline | 4.342 +- 0.854 | 4.038 | 0.0 % |
+| graddrop | 2.204 +- 0.870 | 1.419 | 53.5 % |
+| random_graddrop | 2.045 +- 1.033 | 1.417 | 65.5 % |
+| pcgrad | 5.204 +- 1.337 | 5.123 | 0.0 % |
+| mgda | 5.011 +- 1.414 | 5.076 | 0.0 % |
+| gradnorm | 4.153 +- 1.271 | 4.433 | 0.0 % |
+| gradnorm+graddrop | 3.413 +- 1.513 | 3.360 | 3.5 % |
+
+PCGrad and MGDA stay where two losses disagree in sign: in one dimension such a
+point leaves them no direction. Random GradDrop reaches the global minimum from
+more starts than GradDrop. A method takes 1 to 20 seconds; the longest is MGDA,
+with a small optimisation in each step.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import graddrop_tf as gd
+from trainers import config as config_lib
+from trainers import errors, files
+from trainers.reporting import plots, statistics
+from trainers.runs import experiment
+from trainers.training import loop
+
+SLOPES = (1.0, 1.5, 2.0, 2.5, 5.0)
+OFFSETS = (0.0, 0.2, 0.4, 0.6, 0.8)
+GLOBAL_MINIMUM = 1.4133
+_HIT_TOLERANCE = 0.01
+_CURVES = "curves.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig(config_lib.Config):
+    """Values of the toy experiment.
+
+    Attributes:
+        jit_compile: Whether XLA compiles the training step.
+        num_starts: How many runs, each from its own start.
+        steps: SGD steps.
+        learning_rate: Of the first steps.
+        halve_every: After how many steps the learning rate is halved.
+        start_range: The starts are uniform in [-start_range, start_range].
+    """
+
+    jit_compile: bool = True
+    num_starts: int = 200
+    steps: int = 10_000
+    learning_rate: float = 0.2
+    halve_every: int = 1000
+    start_range: float = 10.0
+
+    def __post_init__(self):
+        """Refuses values that cannot be run."""
+        config_lib.require_positive(
+            self, "num_starts", "steps", "halve_every", "start_range"
+        )
+
+
+def losses(weight: tf.Tensor) -> tf.Tensor:
+    """Computes the five losses `[..., 5]` at weights of any shape `[...]`."""
+    return tf.sin(weight[..., None] * SLOPES + OFFSETS) + 1.0
+
+
+def derivatives(weight: tf.Tensor) -> tf.Tensor:
+    """Computes the derivatives `[..., 5]` of `losses`."""
+    return tf.cos(weight[..., None] * SLOPES + OFFSETS) * SLOPES
+
+
+def draw_starts(config: ToyConfig, seed: int) -> np.ndarray:
+    """Draws the starts `[num_starts]`, which no method changes."""
+    generator = np.random.default_rng(seed)
+    return generator.uniform(
+        -config.start_range, config.start_range, config.num_starts
+    ).astype(np.float32)
+
+
+class Descent:
+    """SGD on the sum of the losses, from many starts at once."""
+
+    def __init__(self, recipe: gd.Recipe, config: ToyConfig):
+        """Builds the methods of a recipe.
+
+        Args:
+            recipe: The methods.
+            config: The experiment's values.
+        """
+        self._recipe = recipe
+        self._num_starts = config.num_starts
+        self._state = recipe.build(len(SLOPES))
+        self._advance = tf.function(
+            self._take_steps, jit_compile=config.jit_compile
+        )
+
+    def initial_weighting(self) -> dict[str, tf.Tensor]:
+        """Gives the weighting's state for each start, `[num_starts, ...]`."""
+        weighting = self._state.weighting
+        if weighting is None:
+            return {}
+        return {
+            name: tf.repeat(value[None], self._num_starts, axis=0)
+            for name, value in weighting.initial_state(len(SLOPES)).items()
+        }
+
+    def advance(
+        self,
+        weights: tf.Tensor,
+        weighting: dict[str, tf.Tensor],
+        first_step: int,
+        learning_rate: float,
+        num_steps: int,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """Takes some steps of one learning rate.
+
+        Args:
+            weights: The weight of each run, `[num_starts]`.
+            weighting: State of the weighting, from `initial_weighting`.
+            first_step: Number of the first step.
+            learning_rate: Of these steps.
+            num_steps: How many.
+
+        Returns:
+            The weights and the weighting afterwards, and the sum of the losses
+            before each step, `[num_steps, num_starts]`.
+        """
+        return self._advance(
+            weights,
+            weighting,
+            tf.constant(first_step, tf.int64),
+            tf.constant(learning_rate, tf.float32),
+            num_steps,
+        )
+
+    def _take_steps(
+        self, weights, weighting, first_step, learning_rate, num_steps
+    ):
+        curve = tf.TensorArray(tf.float32, num_steps, element_shape=[None])
+        lanes = tf.range(self._num_starts)
+        for index in tf.range(num_steps):
+            curve = curve.write(index, tf.reduce_sum(losses(weights), axis=1))
+            step = first_step + tf.cast(index, tf.int64)
+            gradients, weighting = tf.vectorized_map(
+                lambda run, step=step: self._one_gradient(step, *run),
+                (lanes, weights, weighting),
+            )
+            weights -= learning_rate * gradients
+        return weights, weighting, curve.stack()
+
+    def _one_gradient(self, step, lane, weight, weighting):
+        values, grads = losses(weight), derivatives(weight)
+        if self._state.weighting is not None:
+            weighted = self._state.weighting.weights_of(weighting) * grads
+            weighting = self._state.weighting.next_state(
+                weighting, values, tf.abs(grads)
+            )
+            grads = weighted
+        with gd.random.drawing(step, lane=(lane, self._num_starts)):
+            combined = self._state.combiner.combine(
+                [tf.reshape(grad, [1, 1]) for grad in tf.unstack(grads)],
+                tf.reshape(weight, [1, 1]),
+            )
+        grad = tf.add_n(combined)[0, 0]
+        if self._recipe.global_clipnorm is not None:
+            limit = self._recipe.global_clipnorm
+            grad = tf.clip_by_value(grad, -limit, limit)
+        return grad, weighting
+
+
+class Toy(experiment.Experiment):
+    """See the module's documentation."""
+
+    title = "one weight, five losses sin(a w + b) + 1 (paper, section 4.1)"
+    defaults = ToyConfig()
+    num_losses = len(SLOPES)
+    columns = (
+        experiment.Column("final_loss", "final loss"),
+        experiment.Column("final_loss", "median", statistics.median),
+        experiment.Column(
+            "final_loss", "smallest to largest", statistics.extremes
+        ),
+        experiment.Column(
+            "at_global_minimum", "at the global minimum", statistics.hits
+        ),
+    )
+    compared = "final_loss"
+    compared_label = "final loss"
+    compared_digits = 3
+    lower_is_better = True
+    sample = "start"
+
+    def check(self, run: experiment.Run, recipe: gd.Recipe) -> None:
+        """See the base class."""
+        if recipe.gradient_penalty:
+            raise errors.UserError(
+                f"toy with {run.method}: a gradient penalty needs an input, "
+                "and toy has none; leave the penalty out."
+            )
+
+    def execute(
+        self, run: experiment.Run, recipe: gd.Recipe, verbosity: str
+    ) -> dict[str, float]:
+        """See the base class."""
+        config: ToyConfig = run.config
+        descent = Descent(recipe, config)
+        starts = draw_starts(config, run.seed)
+        weights = tf.constant(starts)
+        weighting = descent.initial_weighting()
+        lines = loop.ProgressLines()
+        curves = []
+        for first in range(0, config.steps, config.halve_every):
+            weights, weighting, curve = descent.advance(
+                weights,
+                weighting,
+                first,
+                config.learning_rate * 0.5 ** (first // config.halve_every),
+                min(config.halve_every, config.steps - first),
+            )
+            done = first + curve.shape[0]
+            curves.append(curve.numpy())
+            if not np.isfinite(weights).all():
+                raise errors.DivergedError(
+                    f"step {done}: "
+                    f"{np.sum(~np.isfinite(weights))} of the "
+                    f"{config.num_starts} weights are not finite"
+                )
+            lines.update(
+                done, config.steps, f"mean loss {curves[-1][-1].mean():.4f}"
+            )
+        final = losses(weights).numpy().sum(axis=1)
+        curves = np.concatenate([*curves, final[None]])
+        with files.replacing(run.directory / _CURVES) as file:
+            np.savez_compressed(
+                file,
+                starts=starts,
+                final_weights=weights.numpy(),
+                final_losses=final,
+                mean_curve=curves.mean(axis=1),
+                first_curve=curves[:, 0],
+            )
+        return {
+            "mean_loss": float(final.mean()),
+            "deviation": float(final.std(ddof=min(1, final.size - 1))),
+            "median": float(np.median(final)),
+            "smallest": float(final.min()),
+            "largest": float(final.max()),
+            "share_at_global_minimum": float(_hits(final).mean()),
+        }
+
+    def samples(self, record: experiment.Record) -> dict[str, np.ndarray]:
+        """See the base class."""
+        final = _load(record.directory)["final_losses"]
+        return {"final_loss": final, "at_global_minimum": _hits(final)}
+
+    def figures(
+        self, records: Mapping[str, Sequence[experiment.Record]]
+    ) -> Sequence[experiment.Figure]:
+        """See the base class."""
+        some = next(iter(records.values()))[0]
+        limit = some.identity["config"]["start_range"]
+        grid = np.linspace(-limit, limit, 2001, dtype=np.float32)
+        values = losses(tf.constant(grid)).numpy()
+        curves, finals = {}, {}
+        for method, runs in records.items():
+            loaded = [_load(record.directory) for record in runs]
+            curves[method] = loaded[0]["first_curve"]
+            finals[method] = np.concatenate(
+                [arrays["final_losses"] for arrays in loaded]
+            )
+        start = _load(some.directory)["starts"][0]
+        return [
+            experiment.Figure(
+                "toy_a_losses",
+                "The five losses (thin) and their sum, which is minimised. "
+                f"The global minimum is {GLOBAL_MINIMUM}. (Figure 2 (a) of "
+                "the paper.)",
+                plots.landscape(grid, values, GLOBAL_MINIMUM),
+            ),
+            experiment.Figure(
+                "toy_b_curves",
+                "The sum of the losses in one run of each method, all from "
+                f"w = {start:.3f}. (Figure 2 (b).)",
+                plots.curves(
+                    curves, "step", "sum of losses", floor=GLOBAL_MINIMUM
+                ),
+            ),
+            experiment.Figure(
+                "toy_c_final_losses",
+                "The final losses of all runs: median, quartiles, whiskers "
+                "at 1.5 times their distance; the diamond is the mean. "
+                "(Figure 2 (c).)",
+                plots.boxes(finals, "final sum of losses", GLOBAL_MINIMUM),
+            ),
+        ]
+
+
+def _hits(final: np.ndarray) -> np.ndarray:
+    return (final < GLOBAL_MINIMUM + _HIT_TOLERANCE).astype(np.float64)
+
+
+def _load(directory: pathlib.Path) -> dict[str, Any]:
+    with np.load(directory / _CURVES) as archive:
+        return dict(archive)

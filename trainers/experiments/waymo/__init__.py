@@ -1,0 +1,1 @@
+"""Vehicle detection in lidar frames."""

@@ -1,0 +1,450 @@
+r"""Waymo vehicles: a PointPillars detector with nine losses.
+
+Section 4.4 and appendix A.6 of Chen et al., NeurIPS 2020: six losses of a
+box's place and size, one of its rotation, one of its class and one of its
+direction share a map of 384 channels, where methods act. Adam with a ramp of
+1,000 steps to 0.0015 and cosine annealing, 16 frames in a step over 8 GPUs,
+1.28 million steps; every run clips the gradient's norm at 1.
+
+    python -m launch.prepare_waymo --train=TRAINING --validation=VALIDATION \
+        --data_dir=DATA
+    python -m launch.compare --experiment=waymo --data_dir=DATA --run_dir=DIR \
+        --strategy=mirrored --seeds=0,1,2 --config.ap_rule=2020 \
+        --methods="baseline,mgda,gradnorm,pcgrad,random_graddrop,\
+    graddrop(sync_replicas=False),mgda+graddrop(sync_replicas=False),\
+    gradnorm+graddrop(sync_replicas=False)"
+
+is Tables 3, 4 and 6 of the paper, whose numbers (of the AP rule of that time)
+are
+
+| method | 2D AP | 2D APH | 3D AP | 3D APH |
+| --- | --- | --- | --- | --- |
+| baseline | 76.2 | 69.9 | 57.1 | 53.0 |
+| MGDA | 76.8 | 69.5 | 20.0 | 18.3 |
+| GradNorm | 76.9 | 71.7 | 51.0 | 48.2 |
+| PCGrad | 76.2 | 70.2 | 58.4 | 54.4 |
+| Random GradDrop | 76.4 | 66.6 | 57.6 | 50.5 |
+| GradDrop | 76.8 | 72.4 | 58.8 | 56.0 |
+| MGDA + GradDrop | 73.7 | 65.0 | 32.3 | 28.6 |
+| GradNorm + GradDrop | 77.3 | 71.6 | 55.1 | 51.5 |
+
+The authors' own detector is not public; ours has the values of Lang et al.,
+CVPR 2019 (`pointpillars/presets.py`). As the sums that GradDrop would exchange
+over replicas are 906 million floats in each step, its masks are decided on each
+device by its own gradients.
+
+A frame's forward pass is 162 billion multiply-adds, counted from the shapes,
+and a step of 16 frames 15.6 TFLOP: 0.2 s on 8 GPUs at 10 TFLOP/s each. A run of
+the baseline takes 2.9 days there, 23 days of one GPU, and the 24 runs above
+560; what methods add is not counted. Combiners hold nine gradients of the map,
+7.2 GB for the two frames of a GPU, or fewer with `--config.loss_chunk_size`. No
+GPU was there to measure on.
+
+Simulated drives (`launch.simulate_waymo`) do as well, with
+`--config.preset=small`, and KITTI's frames (`launch.prepare_kitti`), with
+`--config.preset=kitti --config.dataset=kitti_lidar`. `launch.evaluate
+--run_dir=RUN` measures and draws what a run has learned.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import graddrop_tf as gd
+from data import streams
+from data.lidar import sets
+from trainers import config as config_lib
+from trainers import errors, files
+from trainers.detection import average_precision, pictures
+from trainers.experiments.waymo import detector
+from trainers.models.pointpillars import (
+    augmentation,
+    encoding,
+    losses,
+    network,
+    pasting,
+    presets,
+)
+from trainers.reporting import curves, plots, statistics
+from trainers.runs import experiment
+from trainers.training import devices
+
+_PICTURE = "frame.npz"
+_OWN_MASKS = "graddrop(sync_replicas=False)"
+_PAPER = {
+    "baseline": (76.2, 69.9, 57.1, 53.0),
+    "mgda": (76.8, 69.5, 20.0, 18.3),
+    "gradnorm": (76.9, 71.7, 51.0, 48.2),
+    "pcgrad": (76.2, 70.2, 58.4, 54.4),
+    "random_graddrop": (76.4, 66.6, 57.6, 50.5),
+    _OWN_MASKS: (76.8, 72.4, 58.8, 56.0),
+    f"mgda+{_OWN_MASKS}": (73.7, 65.0, 32.3, 28.6),
+    f"gradnorm+{_OWN_MASKS}": (77.3, 71.6, 55.1, 51.5),
+}
+_MEASURES = {
+    "ap_bev": "2D AP",
+    "aph_bev": "2D APH",
+    "ap_3d": "3D AP",
+    "aph_3d": "3D APH",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class WaymoConfig(config_lib.FitConfig):
+    """Values of the Waymo experiment.
+
+    Attributes:
+        jit_compile: Whether XLA compiles the training step.
+        steps: Optimizer steps in all.
+        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
+        batch_size: Frames in a step, over all replicas.
+        learning_rate: Of Adam, at its highest.
+        ramp_steps: Steps in which it rises to there, before it falls.
+        clip_norm: Norm that gradients are clipped at, where the method does
+            not say another.
+        preset: The detector; one of `pointpillars.presets.PRESETS`.
+        dataset: Name of a prepared data set.
+        training_split: What is trained on.
+        evaluation_split: What is reported.
+        augmented: Whether training frames are flipped, turned and scaled.
+        pasted_objects: Vehicles of other frames to try to paste into each
+            training frame.
+        stored_objects: How many of them to choose from; they are read at the
+            start and kept in memory.
+        batch_norm_momentum: Of the moving statistics; lower for a training of
+            a few hundred steps.
+        loss_chunk_size: How many losses' gradients of the map exist at once,
+            for methods that can do so; 0 for all.
+        ap_rule: See `detection.average_precision`.
+    """
+
+    steps: int = 1_280_000
+    steps_per_epoch: int = 40_000
+    batch_size: int = 16
+    learning_rate: float = 0.0015
+    ramp_steps: int = 1_000
+    clip_norm: float = 1.0
+    preset: str = "graddrop2020"
+    dataset: str = "waymo_lidar"
+    training_split: str = "train"
+    evaluation_split: str = "validation"
+    augmented: bool = True
+    pasted_objects: int = 15
+    stored_objects: int = 2_000
+    batch_norm_momentum: float = 0.99
+    loss_chunk_size: int = 0
+    ap_rule: str = "2022"
+
+    def __post_init__(self):
+        """Refuses values that cannot be trained with."""
+        super().__post_init__()
+        config_lib.require_positive(
+            self, "learning_rate", "clip_norm", "stored_objects"
+        )
+        for name in "ramp_steps", "pasted_objects", "loss_chunk_size":
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)}, expected at least 0."
+                )
+        if self.ramp_steps >= self.steps:
+            raise ValueError(
+                f"ramp_steps: got {self.ramp_steps}, expected less than steps "
+                f"({self.steps})."
+            )
+        if not 0 <= self.batch_norm_momentum < 1:
+            raise ValueError(
+                f"batch_norm_momentum: got {self.batch_norm_momentum}, "
+                "expected a value from 0 to below 1."
+            )
+        for name, known in (
+            ("preset", presets.PRESETS),
+            ("ap_rule", average_precision.AP_RULES),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}: got {getattr(self, name)!r}, expected one of "
+                    f"{', '.join(known)}."
+                )
+
+    @property
+    def detector_preset(self) -> presets.Preset:
+        """The values of the detector."""
+        preset = presets.PRESETS[self.preset]
+        unchanged = augmentation.Augmentation((), 0.0, (1.0, 1.0))
+        changes = preset.augmentation if self.augmented else unchanged
+        return dataclasses.replace(
+            preset,
+            batch_norm_momentum=self.batch_norm_momentum,
+            augmentation=dataclasses.replace(
+                changes, num_pasted=self.pasted_objects
+            ),
+        )
+
+
+@functools.cache
+def _open(dataset: str, data_dir: str | None) -> sets.LidarSet:
+    return sets.LidarSet(dataset, data_dir)
+
+
+class Waymo(experiment.FitExperiment):
+    """See the module's documentation."""
+
+    title = "vehicles in lidar frames, nine losses"
+    defaults = WaymoConfig()
+    num_losses = len(losses.LOSS_NAMES)
+    reads_data_dir = True
+    columns = (
+        *(
+            experiment.Column(
+                name,
+                label,
+                statistics.percent,
+                paper={
+                    method: values[index] for method, values in _PAPER.items()
+                },
+            )
+            for index, (name, label) in enumerate(_MEASURES.items())
+        ),
+        experiment.Column("ap_3d_iou_50", "3D AP, IoU 0.5", statistics.percent),
+    )
+    compared = "ap_3d"
+    compared_label = "3D AP in percentage points"
+    compared_digits = 2
+    lower_is_better = False
+    search_space: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "log_uniform(1e-4, 1e-2)"
+    }
+
+    def check(self, run: experiment.Run, recipe: gd.Recipe) -> None:
+        """See the base class."""
+        super().check(run, recipe)
+        for split in self._splits(run):
+            self._data(run).num_frames(split)
+
+    def check_data(self, run: experiment.Run) -> None:
+        """See the base class."""
+        for split in self._splits(run):
+            self._data(run).check(split)
+
+    def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
+        """See the base class."""
+        config = run.config
+        trunk = network.make_trunk(config.detector_preset)
+        if recipe.global_clipnorm is None:
+            recipe = dataclasses.replace(
+                recipe, global_clipnorm=config.clip_norm
+            )
+        model = gd.MultiLossModel(
+            trunk,
+            network.make_heads(trunk.output),
+            recipe=recipe,
+            loss_chunk_size=config.loss_chunk_size or None,
+        )
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            config.steps - config.ramp_steps,
+            warmup_target=config.learning_rate,
+            warmup_steps=config.ramp_steps,
+        )
+        model.compile(
+            keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.999),
+            loss=losses.make_losses(),
+            loss_weights=losses.LOSS_WEIGHTS,
+            jit_compile=config.jit_compile,
+        )
+        return model
+
+    def training_data(
+        self, run: experiment.Run, start: int, shard: streams.Shard
+    ) -> tf.data.Dataset:
+        """See the base class."""
+        config, preset = run.config, run.config.detector_preset
+        store = self._collect_objects(run) if config.pasted_objects else None
+
+        def encode(example, seed):
+            seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+            frame = augmentation.augment(
+                sets.vehicles(example),
+                preset.augmentation,
+                seeds[0],
+                store,
+            )
+            return encoding.encode_frame(frame, preset, seeds[1])
+
+        examples = self._data(run).training_frames(
+            config.training_split,
+            batch_size=config.batch_size,
+            seed=run.seed,
+            start=start,
+            shard=shard,
+        )
+        return (
+            examples.map(
+                encode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+            .batch(shard.batch_size(config.batch_size), drop_remainder=True)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def _collect_objects(self, run: experiment.Run) -> pasting.ObjectStore:
+        config = run.config
+        examples = self._data(run).training_frames(
+            config.training_split, batch_size=1, seed=run.seed
+        )
+        once = examples.take(self._data(run).num_frames(config.training_split))
+        try:
+            return pasting.collect_objects(
+                once.map(lambda example, _: sets.vehicles(example)),
+                config.detector_preset.min_num_points,
+                config.stored_objects,
+            )
+        except ValueError as error:
+            raise errors.UserError(
+                f"--config.pasted_objects: {config.training_split}: {error}"
+            ) from None
+
+    def test_data(self, run: experiment.Run) -> tf.data.Dataset:
+        """See the base class."""
+        config = run.config
+
+        def encode(example):
+            return encoding.encode_frame(
+                sets.vehicles(example),
+                config.detector_preset,
+                seed=(0, 0),
+            )
+
+        return (
+            self.evaluated_frames(run)
+            .map(
+                encode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+            .batch(config.batch_size)
+            .prefetch(tf.data.AUTOTUNE)
+        )
+
+    def evaluated_frames(
+        self, run: experiment.Run, split: str | None = None
+    ) -> tf.data.Dataset:
+        """Makes one pass over the examples of a split.
+
+        Args:
+            run: What was or is trained.
+            split: By default the one that is reported.
+
+        Returns:
+            Examples, see `data.lidar_examples`.
+
+        Raises:
+            prepared.DataError: If there is no such split.
+        """
+        return self._data(run).frames(split or run.config.evaluation_split)
+
+    def callbacks(
+        self, run: experiment.Run, model: keras.Model
+    ) -> Sequence[keras.callbacks.Callback]:
+        """Measures AP and APH after every epoch."""
+        num_replicas = devices.count_replicas(run.strategy, run.logical_cpus)
+        batches = detector.encode_frames(
+            self.evaluated_frames(run),
+            run.config.detector_preset,
+            run.config.batch_size // num_replicas,
+        )
+        return [
+            detector.MeasureDetections(
+                run.config.detector_preset,
+                batches,
+                run.config.ap_rule,
+                run.worker,
+            )
+        ]
+
+    def conclude(
+        self, run: experiment.Run, model: keras.Model
+    ) -> dict[str, float]:
+        """Keeps what the report draws: what was found in the first frame."""
+        if run.worker.is_chief:
+            (picture,) = detector.draw_frames(
+                model,
+                run.config.detector_preset,
+                self.evaluated_frames(run).take(1),
+            )
+            with files.replacing(run.directory / _PICTURE) as file:
+                np.savez_compressed(file, **dataclasses.asdict(picture))
+        return {}
+
+    def summarize(
+        self, rows: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """See the base class; the numbers are of the last step."""
+        last = rows[-1]
+        names = [*_MEASURES, "ap_3d_iou_50", "ap_3d_level_2", "aph_3d_level_2"]
+        return {
+            **{name: 100.0 * last[f"val_{name}"] for name in names},
+            "test_loss": last["val_loss"],
+        }
+
+    def is_published(self, config: Mapping[str, Any]) -> bool:
+        """See the base class."""
+        return (
+            config["dataset"] == self.defaults.dataset
+            and config["preset"] == self.defaults.preset
+            and config["ap_rule"] == "2020"
+        )
+
+    def figures(
+        self, records: Mapping[str, Sequence[experiment.Record]]
+    ) -> Sequence[experiment.Figure]:
+        """See the base class."""
+
+        def course(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+            return curves.over_steps(
+                records, lambda row: 100.0 * row[f"val_{name}"]
+            )
+
+        return [
+            *(
+                experiment.Figure(
+                    f"waymo_{name}",
+                    f"{label} of vehicles (LEVEL_1) on frames not trained on, "
+                    f"{curves.BANDS}.",
+                    plots.courses(course(name), "step", label, "linear"),
+                )
+                for name, label in (
+                    ("ap_3d", "3D AP %"),
+                    ("ap_3d_iou_50", "3D AP % at IoU 0.5"),
+                )
+            ),
+            experiment.Figure(
+                "waymo_final",
+                "3D AP after the last step: each seed (dot), mean and "
+                "standard deviation (bar). The band is the first method's.",
+                plots.dots(curves.at_the_end(records, "ap_3d"), "3D AP %"),
+            ),
+            *(
+                experiment.Figure(
+                    f"waymo_frame_{index}",
+                    f"The first frame that is evaluated on, {method}, seed "
+                    f"{runs[0].seed}: true boxes green, predicted ones red, "
+                    "the fainter the lower their score.",
+                    pictures.birds_eye_view(_picture(runs[0])),
+                )
+                for index, (method, runs) in enumerate(records.items())
+            ),
+        ]
+
+    def _data(self, run: experiment.Run) -> sets.LidarSet:
+        return _open(run.config.dataset, run.data_dir)
+
+    def _splits(self, run: experiment.Run) -> tuple[str, str]:
+        return run.config.training_split, run.config.evaluation_split
+
+
+def _picture(record: experiment.Record) -> pictures.Picture:
+    with np.load(record.directory / _PICTURE) as saved:
+        return pictures.Picture(**saved)

@@ -1,0 +1,122 @@
+"""What the detector of a run directory finds in frames."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+import graddrop_tf as gd
+from data import prepared
+from trainers import errors
+from trainers.detection import box_files, pictures
+from trainers.experiments.waymo import detector
+from trainers.experiments.waymo import experiment as waymo
+from trainers.runs import execution, experiment
+from trainers.training import checkpoints
+
+_NAME = "waymo"
+_EXPERIMENT = waymo.Waymo()
+_FRAMES_AT_ONCE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedDetector:
+    """The last checkpoint of a run.
+
+    Attributes:
+        directory: The run directory.
+        data_dir: Where prepared data sets lie.
+        split: The frames; by default those that the run reports.
+        min_points: Vehicles with fewer points are LEVEL_2 and all others
+            LEVEL_1; 0 leaves the levels as they are.
+    """
+
+    directory: pathlib.Path
+    data_dir: str | None = None
+    split: str | None = None
+    min_points: int = 0
+
+    def find(
+        self, num_drawn: int = 0, report: Callable[[str], None] = print
+    ) -> tuple[box_files.Scenes, list[pictures.Picture]]:
+        """Detects vehicles in all frames of the split.
+
+        Args:
+            num_drawn: Of how many frames pictures are wanted.
+            report: Is told which checkpoint it is.
+
+        Returns:
+            Predictions and true boxes, and the pictures.
+
+        Raises:
+            UserError: If there is no such run, checkpoint or data.
+        """
+        run, recipe = self._read()
+        frames = self._frames(run)
+        # The names of variables, by which a checkpoint is known, are counted.
+        keras.backend.clear_session()
+        model = _EXPERIMENT.make_model(run, recipe)
+        saved = checkpoints.Checkpoints(
+            self.directory / "checkpoints", model, writes=False
+        )
+        step = saved.restore()
+        if not step:
+            raise errors.UserError(
+                f"{self.directory}: holds no checkpoint; train it with "
+                "launch.train first."
+            )
+        report(f"{self.directory}: step {step}")
+        preset = run.config.detector_preset
+        batches = detector.encode_frames(frames, preset, _FRAMES_AT_ONCE)
+        try:
+            found = detector.join(
+                list(detector.Detector(model, preset).detect(batches))
+            )
+            drawn = detector.draw_frames(model, preset, frames.take(num_drawn))
+        except tf.errors.OpError:
+            try:
+                _EXPERIMENT.check_data(run)
+            except prepared.DataError as error:
+                raise errors.UserError(str(error)) from None
+            raise
+        names = [
+            box_files.Frame(segment, int(frame))
+            for _, (segment, frame) in sorted(found.frames.items())
+        ]
+        scenes = box_files.Scenes(
+            found.predictions, found.ground_truths, names, found.num_left_out
+        )
+        return scenes, drawn
+
+    def _read(self) -> tuple[experiment.Run, gd.Recipe]:
+        record = execution.read(self.directory)
+        if record is None or record.identity["experiment"] != _NAME:
+            raise errors.UserError(
+                f"{self.directory}: holds no run of the experiment "
+                f"{_NAME}; give its --run_dir."
+            )
+        run = experiment.Run(
+            _NAME,
+            record.method,
+            record.seed,
+            waymo.WaymoConfig(**record.identity["config"]),
+            self.directory,
+            self.data_dir,
+        )
+        return run, execution.parse_method(run.method)
+
+    def _frames(self, run: experiment.Run) -> tf.data.Dataset:
+        try:
+            frames = _EXPERIMENT.evaluated_frames(run, self.split)
+        except prepared.DataError as error:
+            raise errors.UserError(str(error)) from None
+        if not self.min_points:
+            return frames
+
+        def with_levels(example):
+            few = example["num_points"] < self.min_points
+            return {**example, "difficulties": tf.where(few, 2, 1)}
+
+        return frames.map(with_levels)

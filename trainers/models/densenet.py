@@ -1,0 +1,112 @@
+"""DenseNet-BC for small images, shared by several data sets.
+
+Huang, Liu, van der Maaten and Weinberger, "Densely Connected Convolutional
+Networks", CVPR 2017, section 3: three dense blocks, bottleneck layers (B) and
+transitions that compress by one half (C).
+"""
+
+from collections.abc import Callable, Sequence
+
+import keras
+
+from trainers.models import domain_normalization
+
+NUM_BLOCKS = 3
+_BOTTLENECK = 4
+_COMPRESSION = 0.5
+
+
+def layers_per_block(depth: int) -> int:
+    """Returns how many layers each dense block has.
+
+    Args:
+        depth: Layers with weights, of which each layer of a block has two;
+            the rest are the first convolution, a transition between blocks,
+            and the classifier.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: For a depth that no network of this kind has.
+    """
+    layers, rest = divmod(depth - 1 - NUM_BLOCKS, 2 * NUM_BLOCKS)
+    if layers < 1 or rest:
+        raise ValueError(
+            f"depth: got {depth}, expected 6 n + 4, such as 10, 16, 22, 40 "
+            "or 100."
+        )
+    return layers
+
+
+def make_trunk(
+    image_shape: tuple[int, int, int],
+    domains: Sequence[str],
+    *,
+    depth: int = 100,
+    growth_rate: int = 12,
+) -> keras.Model:
+    """Makes the network up to the pooled features.
+
+    All convolutions are shared: they see one mixed batch. Only batch
+    normalization (over the global batch of all replicas) has weights and
+    statistics for each domain.
+
+    Args:
+        image_shape: Height, width and channels.
+        domains: Names of the data sets.
+        depth: Layers with weights, the classifier included; 6 n + 4.
+        growth_rate: Channels that each layer of a block adds.
+
+    Returns:
+        A model from a dict of images `[batch_d, *image_shape]` by domain to
+        a list of features `[batch_d, F]`, in the order of `domains`. Batches
+        may differ in size and may be empty.
+
+    Raises:
+        ValueError: For a depth that no such network has.
+    """
+    num_layers = layers_per_block(depth)
+    images = {name: keras.Input(image_shape, name=name) for name in domains}
+    mixed, sizes = domain_normalization.DomainConcatenation()(
+        [images[name] for name in domains]
+    )
+
+    def normalize(x):
+        x = domain_normalization.DomainBatchNormalization(
+            len(domains), synchronized=True
+        )(x, sizes)
+        return keras.layers.ReLU()(x)
+
+    x = _convolution(mixed, 2 * growth_rate, 3)
+    for block in range(NUM_BLOCKS):
+        if block:
+            x = _transition(x, normalize)
+        for _ in range(num_layers):
+            x = _dense_layer(x, growth_rate, normalize)
+    x = keras.layers.GlobalAveragePooling2D()(normalize(x))
+    features = domain_normalization.DomainSplit(len(domains))(x, sizes)
+    return keras.Model(images, features, name="trunk")
+
+
+def _convolution(x, channels: int, size: int):
+    return keras.layers.Conv2D(
+        channels,
+        size,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+    )(x)
+
+
+def _dense_layer(x, growth_rate: int, normalize: Callable):
+    """Adds channels that are computed from all channels so far."""
+    new = _convolution(normalize(x), _BOTTLENECK * growth_rate, 1)
+    new = _convolution(normalize(new), growth_rate, 3)
+    return keras.layers.Concatenate()([x, new])
+
+
+def _transition(x, normalize: Callable):
+    """Halves channels, height and width."""
+    x = _convolution(normalize(x), int(x.shape[-1] * _COMPRESSION), 1)
+    return keras.layers.AveragePooling2D(2)(x)

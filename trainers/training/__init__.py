@@ -1,0 +1,1 @@
+"""Trains a compiled model to its last step, across interruptions."""
