@@ -42,7 +42,7 @@ def inference_model(model: keras.Model) -> keras.Model:
         return [inputs] * layer.num_losses
 
     def share(layer):
-        if _has_combiner(layer):
+        if has_combiner(layer):
             return inference_model(layer)
         return layer
 
@@ -55,7 +55,8 @@ def inference_model(model: keras.Model) -> keras.Model:
     return plain
 
 
-def _has_combiner(layer) -> bool:
+def has_combiner(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer is a functional model that holds a combiner."""
     return hasattr(layer, "operations") and any(
         isinstance(inner, Combiner) for inner in layer._flatten_layers()
     )

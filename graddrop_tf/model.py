@@ -242,7 +242,7 @@ class MultiLossModel(keras.Model):
             ):
                 activations_tape.watch(activations)
                 y_pred = self.heads(activations, training=True)
-                task_losses = self._per_loss(y, y_pred, sample_weight)
+                task_losses = self.per_loss_values(y, y_pred, sample_weight)
                 heads_terms = _added_losses(self.heads)
             penalty_term = input_penalty.compute(task_losses)
 
@@ -314,7 +314,21 @@ class MultiLossModel(keras.Model):
             for layer in self.heads._flatten_layers()
         )
 
-    def _per_loss(self, y, y_pred, sample_weight):
+    def per_loss_values(self, y, y_pred, sample_weight=None):
+        """Computes the value of each loss.
+
+        Args:
+            y: Labels, as given to `fit`.
+            y_pred: Outputs of the heads.
+            sample_weight: Weights of the samples, or None.
+
+        Returns:
+            A list of T scalars, or a tensor `[T]` for a `gd.VectorLoss`:
+            weighted, and divided by the number of replicas.
+
+        Raises:
+            ValueError: If the model was compiled without a loss.
+        """
         if self._compile_loss is None:
             raise ValueError(
                 "Training needs losses: give `loss` to `compile`. Received: "

@@ -19,7 +19,7 @@ import tensorflow as tf
 from graddrop_tf import linalg, random, replicas
 from graddrop_tf.bases.combiner import Chain, Combiner
 from graddrop_tf.bases.configuration import check_count
-from graddrop_tf.inference import _has_combiner
+from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop import function as graddrop_lib
 from graddrop_tf.methods.graddrop.function import GradDrop
 from graddrop_tf.model import MultiLossModel
@@ -228,7 +228,7 @@ class _ModelPlaces:
         ) as tape:
             tape.watch(activations)
             y_pred = model.heads(activations, training=True)
-            losses = model._per_loss(y, y_pred, sample_weight)
+            losses = model.per_loss_values(y, y_pred, sample_weight)
         factors = weights_of(state, losses) * factor
         gradients = per_loss_gradients(tape, losses, activations, factors)
         step = state.combiner.next_step()
@@ -274,7 +274,7 @@ class _LayerPlaces:
 
     def _with_taps(self, model: keras.Model) -> keras.Model:
         def share(layer):
-            return self._with_taps(layer) if _has_combiner(layer) else layer
+            return self._with_taps(layer) if has_combiner(layer) else layer
 
         def call(layer, *args, **kwargs):
             if not isinstance(layer, Combiner):
