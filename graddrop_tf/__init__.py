@@ -6,12 +6,8 @@ from graddrop_tf.bases.combiner import Chain, Combiner, Streaming
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
 from graddrop_tf.inference import inference_model
-from graddrop_tf.methods.graddrop.function import (
-    GradDrop,
-    RandomGradDrop,
-    graddrop,
-    sign_purity,
-)
+from graddrop_tf.methods.graddrop.function import graddrop, sign_purity
+from graddrop_tf.methods.graddrop.layer import GradDrop, RandomGradDrop
 from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.pcgrad import PCGrad

@@ -1,6 +1,6 @@
 """The methods by the names that recipes use."""
 
-from graddrop_tf.methods.graddrop.function import GradDrop, RandomGradDrop
+from graddrop_tf.methods.graddrop.layer import GradDrop, RandomGradDrop
 from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.pcgrad import PCGrad

@@ -21,7 +21,7 @@ from graddrop_tf.bases.combiner import Chain, Combiner
 from graddrop_tf.bases.configuration import check_count
 from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop import function as graddrop_lib
-from graddrop_tf.methods.graddrop.function import GradDrop
+from graddrop_tf.methods.graddrop.layer import GradDrop, SignDropout
 from graddrop_tf.model import MultiLossModel
 from graddrop_tf.step.gradients import per_loss_gradients, weights_of
 
@@ -29,7 +29,7 @@ _PREFIX = "gradients/"
 
 
 def kept_share(
-    gradients: Sequence[tf.Tensor], activations, graddrop: GradDrop
+    gradients: Sequence[tf.Tensor], activations, graddrop: SignDropout
 ) -> tf.Tensor:
     """Computes the share of the gradients' values that GradDrop keeps.
 
@@ -53,11 +53,11 @@ def kept_share(
     """
     gradients = linalg.as_list(gradients)
     signed = _signed_gradients(gradients, activations, graddrop)
-    passed = graddrop._transform(graddrop_lib.sign_purity(signed))
+    passed = graddrop.transform(graddrop_lib.sign_purity(signed))
     zeros = tf.zeros_like(passed)
     kept = count = 0.0
     for g, G, leak in zip(
-        gradients, signed, graddrop._leaks(len(gradients)), strict=True
+        gradients, signed, graddrop.leaks(len(gradients)), strict=True
     ):
         chance = tf.where(G > 0, passed, 1 - passed)
         chance = tf.where(tf.equal(G, 0), zeros, chance)
@@ -68,7 +68,7 @@ def kept_share(
 
 
 def mean_purity(
-    gradients: Sequence[tf.Tensor], activations, graddrop: GradDrop
+    gradients: Sequence[tf.Tensor], activations, graddrop: SignDropout
 ) -> tf.Tensor:
     """Computes the mean sign purity over positions with a gradient.
 
@@ -91,9 +91,8 @@ def mean_purity(
 
 
 def _signed_gradients(gradients, activations, graddrop) -> list[tf.Tensor]:
-    separate = linalg.is_separate(activations)
-    return graddrop_lib._signed_gradients(
-        gradients, activations, graddrop.marginalize_batch or separate
+    return graddrop_lib.signed_gradients(
+        gradients, activations, graddrop.marginalize_batch
     )
 
 
@@ -117,7 +116,7 @@ def mean_cosine_and_conflict_rate(
     """
     gradients = linalg.as_list(gradients)
     if linalg.is_separate(activations):
-        gradients = graddrop_lib._signed_gradients(gradients, activations, True)
+        gradients = graddrop_lib.signed_gradients(gradients, activations)
     gram = linalg.Rows.of(gradients).gram()
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     cosines = linalg.safe_ratio(gram, norms[:, None] * norms[None, :])
@@ -130,8 +129,7 @@ def mean_cosine_and_conflict_rate(
 
 def _norm(gradients, activations) -> tf.Tensor:
     """Returns the L2 norm of what the trunk receives."""
-    if not linalg.is_separate(activations):
-        gradients = [graddrop_lib._sum_up(gradients)]
+    gradients = graddrop_lib.trunk_gradients(gradients, activations)
     return tf.sqrt(tf.reduce_sum(linalg.squared_norms(gradients)))
 
 
@@ -154,7 +152,7 @@ class _Place:
     gradients: list[tf.Tensor]
 
     def measure(
-        self, graddrop: GradDrop, scale: tf.Tensor
+        self, graddrop: SignDropout, scale: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         """Computes what a `GradientMonitor` logs of this place.
 
@@ -166,7 +164,7 @@ class _Place:
             Scalars by name.
         """
         methods = _methods_of(self.combiner)
-        masks = [m for m in methods if isinstance(m, GradDrop)]
+        masks = [m for m in methods if isinstance(m, SignDropout)]
         mask = masks[0] if masks else graddrop
         masked = combined = self.gradients
         with random.drawing(self.step):
@@ -204,7 +202,7 @@ class _ModelPlaces:
     def __init__(self, model: MultiLossModel):
         self._model = model
 
-    def check(self, graddrop: GradDrop) -> None:
+    def check(self, graddrop: SignDropout) -> None:
         """Checks that a GradDrop fits the losses, and tells it their names."""
         names = self._model.recipe_state.combiner.loss_names
         graddrop.set_losses(len(names), names)
@@ -294,7 +292,7 @@ class _LayerPlaces:
         self._tape.watch(branches)
         self._shown.append((combiner, step, branches, separate))
 
-    def check(self, graddrop: GradDrop) -> None:
+    def check(self, graddrop: SignDropout) -> None:
         """See `_ModelPlaces`."""
         for num_losses in self._nums_losses:
             graddrop.set_losses(num_losses)
@@ -457,13 +455,13 @@ class GradientMonitor(keras.callbacks.Callback):
         data,
         *,
         every_steps: int = 50,
-        graddrop: GradDrop | None = None,
+        graddrop: SignDropout | None = None,
         path: str | os.PathLike | None = None,
         log_dir: str | os.PathLike | None = None,
     ):
         super().__init__()
         check_count("every_steps", every_steps)
-        if graddrop is not None and not isinstance(graddrop, GradDrop):
+        if graddrop is not None and not isinstance(graddrop, SignDropout):
             raise ValueError(
                 "`graddrop` takes a gd.GradDrop. Received: "
                 f"{graddrop!r} of type {type(graddrop).__name__}."

@@ -296,7 +296,7 @@ def test_dict_of_outputs_in_any_order():
     for name, value in zip(names, values, strict=True):
         assert float(value) == pytest.approx(expected[name], rel=1e-5)
     (drop,) = model.recipe_state.combiner.combiners
-    assert drop._leaks(2) == [leak[name] for name in names]
+    assert drop.leaks(2) == [leak[name] for name in names]
 
 
 def test_leak_by_name_is_the_leak_by_position():

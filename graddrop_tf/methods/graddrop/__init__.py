@@ -1,1 +1,1 @@
-"""Gradient Sign Dropout: mathematics, arguments, layer."""
+"""Gradient Sign Dropout: the function, its arguments, the layers."""

@@ -276,6 +276,13 @@ def test_graddrop_by_hand(form, tmp_path):
     assert row == pytest.approx(expected, rel=1e-6)
 
 
+def test_random_graddrop_is_measured_by_its_own_f(tmp_path):
+    """A fair coin keeps half of every sum; there is none at two values."""
+    row = measure(*linear("heads", "random_graddrop"), tmp_path)
+    assert row["kept_share"] == pytest.approx(3 / 8)
+    assert row["hypothetical_kept_share"] == BY_HAND["hypothetical_kept_share"]
+
+
 def test_leak_1_changes_nothing(tmp_path):
     row = measure(*linear("heads", "graddrop(leak=1.0)"), tmp_path)
     assert row == pytest.approx({**BY_HAND, "kept_share": 1.0}, rel=1e-6)

@@ -1,0 +1,261 @@
+"""GradDrop and Random GradDrop as Keras layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf import linalg
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.methods.graddrop.arguments import (
+    PurityTransform,
+    check_leak,
+    leaks_by_name,
+    resolve_purity_transform,
+)
+from graddrop_tf.methods.graddrop.function import graddrop
+from graddrop_tf.methods.graddrop.streaming import StreamingGradDrop
+
+
+class SignDropout(Combiner):
+    """Abstract base of the layers that keep gradients of a drawn sign.
+
+    A subclass chooses f, by `k` or `purity_transform`.
+
+    Args:
+        num_losses: As in `GradDrop`, like all that follow.
+        leak: As in `GradDrop`.
+        k: As in `GradDrop`.
+        purity_transform: As in `GradDrop`.
+        marginalize_batch: As in `GradDrop`.
+        renormalize: As in `GradDrop`.
+        **kwargs: `sync_replicas`, `seed`, `name`, `dtype`.
+    """
+
+    def __init__(
+        self,
+        num_losses: int | None,
+        *,
+        leak: float | Sequence[float] | dict[str, float],
+        k: float,
+        purity_transform: PurityTransform | None,
+        marginalize_batch: bool,
+        renormalize: bool,
+        **kwargs,
+    ):
+        super().__init__(num_losses, **kwargs)
+        self._transform = resolve_purity_transform(k, purity_transform)
+        if isinstance(leak, dict):
+            check_leak(list(leak.values()))
+        else:
+            check_leak(leak, num_losses)
+        self.leak = leak
+        self.k = k
+        self.purity_transform = purity_transform
+        self.marginalize_batch = bool(marginalize_batch)
+        self.renormalize = bool(renormalize)
+
+    def transform(self, purity: tf.Tensor) -> tf.Tensor:
+        """Computes f(P), the probability that the positive sign is kept."""
+        return self._transform(purity)
+
+    def leaks(self, num_losses: int) -> list[float]:
+        """Returns the leak of each loss.
+
+        Args:
+            num_losses: T.
+
+        Returns:
+            A list of T floats.
+
+        Raises:
+            ValueError: If `leak` does not fit the losses.
+        """
+        if isinstance(self.leak, dict):
+            return leaks_by_name(self.leak, self.loss_names)
+        return check_leak(self.leak, num_losses)
+
+    def set_losses(self, num_losses, names=None):
+        """See base class; checks that `leak` fits the losses."""
+        super().set_losses(num_losses, names)
+        self.leaks(num_losses)
+
+    def combine(self, gradients, activations):
+        """See base class."""
+        return graddrop(
+            gradients,
+            activations,
+            uniform=self._draw(gradients[0], linalg.is_separate(activations)),
+            leak=self.leaks(len(gradients)),
+            k=self.k,
+            purity_transform=self.purity_transform,
+            marginalize_batch=self.marginalize_batch,
+            renormalize=self.renormalize,
+            replica_sum=self.replica_sum,
+        )
+
+    @property
+    def can_stream(self):
+        """See base class."""
+        return True
+
+    def streaming(self, num_losses, activations):
+        """See base class."""
+        return StreamingGradDrop(
+            activations,
+            draw=self._draw,
+            leaks=self.leaks(num_losses),
+            transform=self.transform,
+            marginalize_batch=self.marginalize_batch,
+            renormalize=self.renormalize,
+            replica_sum=self.replica_sum,
+        )
+
+    def _draw(self, gradient: tf.Tensor, separate: bool = False) -> tf.Tensor:
+        """Draws U for gradients of this shape, up to the batch size."""
+        shape = tf.shape(gradient)
+        if self.marginalize_batch or separate:
+            drawn = self.uniform(shape[1:])
+            return tf.ensure_shape(drawn, gradient.shape[1:])
+        drawn = self.uniform(shape, per_example=True)
+        return tf.ensure_shape(drawn, gradient.shape)
+
+    def get_config(self):
+        """Returns the constructor's arguments, without those that choose f."""
+        return {
+            **super().get_config(),
+            "leak": self.leak,
+            "marginalize_batch": self.marginalize_batch,
+            "renormalize": self.renormalize,
+        }
+
+
+@keras.saving.register_keras_serializable("graddrop_tf")
+class GradDrop(SignDropout):
+    """Keeps, at each position, the gradients of one sign.
+
+    The sign is drawn with the probability given by the sign purity, which
+    measures how strongly the losses' gradients agree at that position. In the
+    forward pass, and at inference altogether, the layer is the identity; at
+    inference it adds no operations.
+
+    Reference: Chen et al., NeurIPS 2020, Algorithm 1.
+
+    Args:
+        num_losses: T. Required if the losses share one tensor and the layer
+            is called in a model; a list of tensors gives its own length.
+        leak: Share of each gradient that passes unmasked, in [0, 1]: one
+            number, one for each loss, or (in `MultiLossModel`) a dict by
+            loss name, in which missing losses have leak 0.
+        k: Steepness of `f(p) = clip(k (p - 0.5) + 0.5, 0, 1)`, at least 0.
+        purity_transform: A callable f in place of `k`: monotone, and odd
+            around (0.5, 0.5). Register it with Keras to save the model.
+        marginalize_batch: Whether to compute the purity from the gradients'
+            sums over the batch. Batch-separated gradients are always summed.
+        renormalize: Whether to scale the result to the L2 norm of the plain
+            sum.
+        sync_replicas: Whether to compute the purity over the global batch;
+            costs a sum of T x (size of the purity) floats in each step.
+        seed: Integer seed of the masks; drawn if None.
+        **kwargs: `name`, `dtype`.
+
+    Input shape:
+        `[batch, ...]`, or a list of T such tensors that may differ in their
+        batch size.
+
+    Output shape:
+        A list of T tensors: the input itself for each loss, or the inputs.
+
+    Raises:
+        ValueError: If an argument is out of its range or does not match the
+            number of losses.
+
+    Example:
+        >>> features = keras.Input([8])
+        >>> a, b = gd.GradDrop(num_losses=2)(features)
+    """
+
+    def __init__(
+        self,
+        num_losses: int | None = None,
+        *,
+        leak: float | Sequence[float] | dict[str, float] = 0.0,
+        k: float = 1.0,
+        purity_transform: PurityTransform | None = None,
+        marginalize_batch: bool = True,
+        renormalize: bool = False,
+        sync_replicas: bool = True,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            num_losses,
+            leak=leak,
+            k=k,
+            purity_transform=purity_transform,
+            marginalize_batch=marginalize_batch,
+            renormalize=renormalize,
+            sync_replicas=sync_replicas,
+            seed=seed,
+            **kwargs,
+        )
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        transform = keras.saving.serialize_keras_object(self.purity_transform)
+        return {
+            **super().get_config(),
+            "k": self.k,
+            "purity_transform": transform,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the layer from `get_config`."""
+        transform = config.get("purity_transform")
+        if isinstance(transform, dict):
+            transform = keras.saving.deserialize_keras_object(transform)
+        return cls(**{**config, "purity_transform": transform})
+
+
+@keras.saving.register_keras_serializable("graddrop_tf")
+class RandomGradDrop(SignDropout):
+    """GradDrop with k = 0: a fair coin picks the sign (section 4.1).
+
+    Args:
+        num_losses: As in `GradDrop`, like all that follow.
+        leak: As in `GradDrop`.
+        marginalize_batch: As in `GradDrop`.
+        renormalize: As in `GradDrop`.
+        sync_replicas: As in `GradDrop`.
+        seed: As in `GradDrop`.
+        **kwargs: `name`, `dtype`.
+
+    Example:
+        >>> layer = gd.RandomGradDrop(num_losses=2)
+    """
+
+    def __init__(
+        self,
+        num_losses: int | None = None,
+        *,
+        leak: float | Sequence[float] | dict[str, float] = 0.0,
+        marginalize_batch: bool = True,
+        renormalize: bool = False,
+        sync_replicas: bool = True,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            num_losses,
+            leak=leak,
+            k=0.0,
+            purity_transform=None,
+            marginalize_batch=marginalize_batch,
+            renormalize=renormalize,
+            sync_replicas=sync_replicas,
+            seed=seed,
+            **kwargs,
+        )

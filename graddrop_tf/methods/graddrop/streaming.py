@@ -1,0 +1,93 @@
+"""GradDrop of some losses at a time, for more losses than fit in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from graddrop_tf import linalg
+from graddrop_tf.bases.combiner import Streaming
+from graddrop_tf.methods.graddrop import function
+from graddrop_tf.methods.graddrop.arguments import PurityTransform
+
+
+@dataclasses.dataclass
+class StreamingGradDrop(Streaming):
+    """Sums gradients by sign; at each position one draw picks a sum.
+
+    Args:
+        activations: A, shared by the losses.
+        draw: Returns the uniform draws for a gradient of A.
+        leaks: T leaks.
+        transform: f.
+        marginalize_batch: As in `graddrop`, like all that follow.
+        renormalize: As in `graddrop`.
+        replica_sum: As in `graddrop`.
+    """
+
+    activations: tf.Tensor
+    draw: Callable[[tf.Tensor], tf.Tensor]
+    leaks: Sequence[float]
+    transform: PurityTransform
+    marginalize_batch: bool
+    renormalize: bool
+    replica_sum: linalg.ReplicaSum
+
+    def __post_init__(self):
+        """Starts without sums."""
+        self._positive = self._negative = self._leaked = None
+        self._purity_sums = self._plain = None
+
+    def add(self, indices, gradients):
+        """See base class."""
+        signed = function.signed_gradients(
+            gradients,
+            self.activations,
+            self.marginalize_batch,
+            self.replica_sum,
+        )
+        for i, dL, G in zip(indices, gradients, signed, strict=True):
+            dL = tf.cast(dL, G.dtype)
+            masked = dL * (1 - self.leaks[i])
+            zeros = tf.zeros_like(masked)
+            self._positive = _plus(
+                self._positive, tf.where(G > 0, masked, zeros)
+            )
+            self._negative = _plus(
+                self._negative, tf.where(G < 0, masked, zeros)
+            )
+            if any(self.leaks):
+                self._leaked = _plus(self._leaked, dL * self.leaks[i])
+            if self.renormalize:
+                self._plain = _plus(self._plain, dL)
+        sums = tf.stack(function.purity_sums(signed))
+        self._purity_sums = _plus(self._purity_sums, sums)
+        accumulators = [self._positive, self._negative, self._purity_sums]
+        return accumulators + [
+            a for a in (self._leaked, self._plain) if a is not None
+        ]
+
+    def finish(self):
+        """See base class."""
+        P = function.purity_of_sums(self._purity_sums[0], self._purity_sums[1])
+        U = function.check_draws(self.draw(self._positive), P)
+        kept = tf.sign(self.transform(P) - U)
+        zeros = tf.zeros_like(self._positive)
+        total = tf.where(kept > 0, self._positive, zeros) + tf.where(
+            kept < 0, self._negative, zeros
+        )
+        if self._leaked is not None:
+            total += self._leaked
+        total += function.nan_where_not_finite(P)
+        if self.renormalize:
+            ratio = function.norm_ratio(
+                [self._plain], [total], self.replica_sum
+            )
+            total *= tf.cast(ratio, total.dtype)
+        return tf.cast(total, self.activations.dtype)
+
+
+def _plus(total: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:
+    return value if total is None else total + value
