@@ -17,10 +17,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from launch import command
-from trainers import errors, files
+from trainers import drawing, errors, files
 from trainers.detection import average_precision, boxes, evaluation, pictures
 from trainers.experiments.waymo import trained as waymo_runs
-from trainers.reporting import plots
 
 _FILES = ("predictions", "ground_truths")
 _OF_RUNS = ("data_dir", "split", "draw", "min_points")
@@ -123,7 +122,7 @@ def main() -> int:
     for index, picture in enumerate(drawn):
         path = folder / f"frame_{index}.png"
         with files.replacing(path) as file:
-            file.write(plots.png(pictures.birds_eye_view(picture)))
+            file.write(drawing.png(pictures.birds_eye_view(picture)))
         print(f"Written: {path}")
     return 0
 

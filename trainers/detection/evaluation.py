@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trainers import errors, files
+from trainers import drawing, errors, files
 from trainers.detection import (
     box_files,
     boxes,
@@ -14,7 +14,6 @@ from trainers.detection import (
     official,
     precision_recall,
 )
-from trainers.reporting import plots
 
 _VEHICLE = "VEHICLE"
 OFFICIAL_VEHICLE_IOU = metric.OFFICIAL_IOU_THRESHOLDS[_VEHICLE]
@@ -209,7 +208,7 @@ def _write_plots(
         path = folder / f"precision_recall_{type_name.lower()}.png"
         with files.replacing(path) as file:
             file.write(
-                plots.png(
+                drawing.png(
                     precision_recall.precision_over_recall(results, type_name)
                 )
             )

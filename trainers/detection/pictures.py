@@ -7,7 +7,9 @@ from matplotlib import axes as axes_module
 from matplotlib import collections as line_collections
 from matplotlib import figure as matplotlib_figure
 
-_TRUE, _PREDICTED = "#009e73", "#d55e00"
+from trainers import drawing
+
+_TRUE, _PREDICTED = drawing.GREEN, drawing.RED
 _HALF_SIDES = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1)]) / 2
 
 
@@ -48,10 +50,10 @@ def birds_eye_view(picture: Picture) -> matplotlib_figure.Figure:
     """
     extents = [np.ptp(picture.x_range), np.ptp(picture.y_range)]
     width, height = 7.2 * np.array(extents) / max(extents)
-    drawing = matplotlib_figure.Figure(
+    figure = matplotlib_figure.Figure(
         (width, height + 0.6), layout="constrained"
     )
-    axes = drawing.subplots()
+    axes = figure.subplots()
     axes.scatter(
         picture.points[:, 0], picture.points[:, 1],
         s=0.3, color="#999999", linewidths=0.0, rasterized=True,
@@ -78,7 +80,7 @@ def birds_eye_view(picture: Picture) -> matplotlib_figure.Figure:
     legend = axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
     for handle in legend.legend_handles:
         handle.set_alpha(1.0)
-    return drawing
+    return figure
 
 
 def _add_boxes(

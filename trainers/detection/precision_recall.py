@@ -2,9 +2,10 @@
 
 from matplotlib import figure as matplotlib_figure
 
+from trainers import drawing
 from trainers.detection import metric
 
-_COLOURS = ("black", "#0072b2", "#e69f00", "#009e73")
+_COLOURS = ("black", drawing.BLUE, drawing.ORANGE, drawing.GREEN)
 
 
 def precision_over_recall(
@@ -22,11 +23,11 @@ def precision_over_recall(
     Returns:
         The figure.
     """
-    drawing = matplotlib_figure.Figure((9.6, 4.6), layout="constrained")
-    drawing.suptitle(
+    figure = matplotlib_figure.Figure((9.6, 4.6), layout="constrained")
+    figure.suptitle(
         f"{type_name.lower()} (dashed: weighted by heading)", fontsize=10
     )
-    panels = drawing.subplots(1, len(metric.LEVELS), sharex=True, sharey=True)
+    panels = figure.subplots(1, len(metric.LEVELS), sharex=True, sharey=True)
     for level, axes in zip(metric.LEVELS, panels, strict=True):
         for colour, range_name in zip(
             _COLOURS, (None, *metric.RANGES), strict=True
@@ -48,8 +49,7 @@ def precision_over_recall(
             title=f"LEVEL_{level}", xlabel="recall",
             xlim=(0.0, 1.0), ylim=(0.0, 1.02),
         )  # fmt: skip
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#dddddd", linewidth=0.6)
+        drawing.simplify(axes, grid="both")
         axes.legend(frameon=False, fontsize=8, loc="lower left")
     panels[0].set_ylabel("precision")
-    return drawing
+    return figure

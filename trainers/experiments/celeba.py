@@ -55,8 +55,8 @@ from data import streams
 from trainers import config as config_lib
 from trainers import files
 from trainers.models import attribute_metrics
-from trainers.reporting import curves, plots, statistics
-from trainers.runs import experiment
+from trainers.reporting import curves, plots
+from trainers.runs import columns, experiment
 from trainers.training import devices
 
 _TABLE = "attributes.csv"
@@ -242,17 +242,13 @@ class Celeba(experiment.FitExperiment):
     defaults = CelebaConfig()
     reads_data_dir = True
     watched = "val_error_rate"
-    columns = (
-        experiment.Column(
-            "error", "error %", statistics.percent, paper=_PAPER_ERROR
+    table = (
+        columns.Column("error", "error %", columns.percent, paper=_PAPER_ERROR),
+        columns.Column(
+            "max_f1", "max F1 %", columns.percent, paper=_PAPER_MAX_F1
         ),
-        experiment.Column(
-            "max_f1", "max F1 %", statistics.percent, paper=_PAPER_MAX_F1
-        ),
-        experiment.Column("best_step", "best step", statistics.whole),
-        experiment.Column(
-            "majority_error", "majority guess %", statistics.percent
-        ),
+        columns.Column("best_step", "best step", columns.whole),
+        columns.Column("majority_error", "majority guess %", columns.percent),
     )
     compared = "error"
     compared_label = "error in percentage points"
@@ -390,7 +386,7 @@ class Celeba(experiment.FitExperiment):
 
     def figures(
         self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[experiment.Figure]:
+    ) -> Sequence[columns.Figure]:
         """See the base class."""
         max_f1 = curves.over_steps(
             records, lambda row: 100.0 * row["val_max_f1"]
@@ -400,7 +396,7 @@ class Celeba(experiment.FitExperiment):
             records, lambda row: 100.0 * row.get(_KEPT, np.nan)
         )
         figures = [
-            experiment.Figure(
+            columns.Figure(
                 "celeba_max_f1",
                 f"Max F1 during training, {curves.BANDS} (the paper's "
                 "Figure 3a).",
@@ -409,7 +405,7 @@ class Celeba(experiment.FitExperiment):
         ]
         if {*_MARGINALIZATION} <= {*max_f1}:
             figures.append(
-                experiment.Figure(
+                columns.Figure(
                     "celeba_marginalization",
                     "Max F1 with the gradients summed over the batch before "
                     f"signs are compared, and without, {curves.BANDS} "
@@ -423,7 +419,7 @@ class Celeba(experiment.FitExperiment):
             )
         if all(np.isfinite(shares).all() for _, shares in kept.values()):
             figures.append(
-                experiment.Figure(
+                columns.Figure(
                     "celeba_kept",
                     "Share of the gradients' values that GradDrop passes, or "
                     f"would pass in a model trained otherwise, {curves.BANDS} "

@@ -42,8 +42,8 @@ import graddrop_tf as gd
 from data import digits as digits_data
 from data import streams
 from trainers import config as config_lib
-from trainers.reporting import curves, plots, statistics
-from trainers.runs import experiment
+from trainers.reporting import curves, plots
+from trainers.runs import columns, experiment
 
 POSITIONS = ("upper_left", "lower_right")
 
@@ -127,15 +127,15 @@ class Digits(experiment.FitExperiment):
     title = "two overlapped digits, one classifier for each"
     defaults = DigitsConfig()
     num_losses = len(POSITIONS)
-    columns = (
-        experiment.Column("error", "error %", statistics.percent),
-        experiment.Column(
-            "upper_left_error", "upper left error %", statistics.percent
+    table = (
+        columns.Column("error", "error %", columns.percent),
+        columns.Column(
+            "upper_left_error", "upper left error %", columns.percent
         ),
-        experiment.Column(
-            "lower_right_error", "lower right error %", statistics.percent
+        columns.Column(
+            "lower_right_error", "lower right error %", columns.percent
         ),
-        experiment.Column("test_loss", "test loss"),
+        columns.Column("test_loss", "test loss"),
     )
     compared = "error"
     compared_label = "error in percentage points"
@@ -208,7 +208,7 @@ class Digits(experiment.FitExperiment):
 
     def figures(
         self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[experiment.Figure]:
+    ) -> Sequence[columns.Figure]:
         """See the base class."""
         some = next(iter(records.values()))[0]
         config = DigitsConfig(**some.identity["config"])
@@ -223,12 +223,12 @@ class Digits(experiment.FitExperiment):
             )
         ]
         return [
-            experiment.Figure(
+            columns.Figure(
                 "digits_examples",
                 "Test images and what they hold: upper left and lower right.",
                 plots.gallery(images[..., 0], titles),
             ),
-            experiment.Figure(
+            columns.Figure(
                 "digits_course",
                 f"Test error during training, {curves.BANDS}.",
                 plots.courses(
@@ -239,7 +239,7 @@ class Digits(experiment.FitExperiment):
                     "test error %",
                 ),
             ),
-            experiment.Figure(
+            columns.Figure(
                 "digits_final",
                 "Test error after the last step: each seed (dot), mean and "
                 "standard deviation (bar). The band is the first method's.",

@@ -42,8 +42,8 @@ import tensorflow as tf
 import graddrop_tf as gd
 from trainers import config as config_lib
 from trainers import errors, files
-from trainers.reporting import plots, statistics
-from trainers.runs import experiment
+from trainers.reporting import plots
+from trainers.runs import columns, experiment
 from trainers.training import loop
 
 SLOPES = (1.0, 1.5, 2.0, 2.5, 5.0)
@@ -195,14 +195,12 @@ class Toy(experiment.Experiment):
     title = "one weight, five losses sin(a w + b) + 1 (paper, section 4.1)"
     defaults = ToyConfig()
     num_losses = len(SLOPES)
-    columns = (
-        experiment.Column("final_loss", "final loss"),
-        experiment.Column("final_loss", "median", statistics.median),
-        experiment.Column(
-            "final_loss", "smallest to largest", statistics.extremes
-        ),
-        experiment.Column(
-            "at_global_minimum", "at the global minimum", statistics.hits
+    table = (
+        columns.Column("final_loss", "final loss"),
+        columns.Column("final_loss", "median", columns.median),
+        columns.Column("final_loss", "smallest to largest", columns.extremes),
+        columns.Column(
+            "at_global_minimum", "at the global minimum", columns.hits
         ),
     )
     compared = "final_loss"
@@ -276,7 +274,7 @@ class Toy(experiment.Experiment):
 
     def figures(
         self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[experiment.Figure]:
+    ) -> Sequence[columns.Figure]:
         """See the base class."""
         some = next(iter(records.values()))[0]
         limit = some.identity["config"]["start_range"]
@@ -291,14 +289,14 @@ class Toy(experiment.Experiment):
             )
         start = _load(some.directory)["starts"][0]
         return [
-            experiment.Figure(
+            columns.Figure(
                 "toy_a_losses",
                 "The five losses (thin) and their sum, which is minimised. "
                 f"The global minimum is {GLOBAL_MINIMUM}. (Figure 2 (a) of "
                 "the paper.)",
                 plots.landscape(grid, values, GLOBAL_MINIMUM),
             ),
-            experiment.Figure(
+            columns.Figure(
                 "toy_b_curves",
                 "The sum of the losses in one run of each method, all from "
                 f"w = {start:.3f}. (Figure 2 (b).)",
@@ -306,7 +304,7 @@ class Toy(experiment.Experiment):
                     curves, "step", "sum of losses", floor=GLOBAL_MINIMUM
                 ),
             ),
-            experiment.Figure(
+            columns.Figure(
                 "toy_c_final_losses",
                 "The final losses of all runs: median, quartiles, whiskers "
                 "at 1.5 times their distance; the diamond is the mean. "

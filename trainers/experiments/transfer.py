@@ -71,8 +71,8 @@ from trainers import config as config_lib
 from trainers import errors
 from trainers.models import densenet
 from trainers.reporting import curves as courses
-from trainers.reporting import plots, statistics, sweeps
-from trainers.runs import experiment
+from trainers.reporting import plots, sweeps
+from trainers.runs import columns, experiment
 from trainers.training import devices
 
 _TARGET = mixed_batches.TARGET
@@ -238,7 +238,7 @@ def _open(
 
 
 def _percent_where_known(samples: np.ndarray) -> str:
-    return "" if np.isnan(samples).any() else statistics.percent(samples)
+    return "" if np.isnan(samples).any() else columns.percent(samples)
 
 
 class Transfer(experiment.FitExperiment):
@@ -247,14 +247,10 @@ class Transfer(experiment.FitExperiment):
     title = "a source and a target data set in mixed batches"
     defaults = TransferConfig()
     reads_data_dir = True
-    columns = (
-        experiment.Column(
-            "error", "error %", statistics.percent, paper=_PAPER_ERROR
-        ),
-        experiment.Column("test_loss", "test loss", paper=_PAPER_LOSS),
-        experiment.Column(
-            "source_error", "source error %", _percent_where_known
-        ),
+    table = (
+        columns.Column("error", "error %", columns.percent, paper=_PAPER_ERROR),
+        columns.Column("test_loss", "test loss", paper=_PAPER_LOSS),
+        columns.Column("source_error", "source error %", _percent_where_known),
     )
     compared = "error"
     compared_label = "error in percentage points"
@@ -376,10 +372,10 @@ class Transfer(experiment.FitExperiment):
 
     def figures(
         self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[experiment.Figure]:
+    ) -> Sequence[columns.Figure]:
         """See the base class."""
         return [
-            experiment.Figure(
+            columns.Figure(
                 "transfer_error",
                 f"Test error on the target during training, {courses.BANDS}.",
                 plots.courses(
@@ -390,7 +386,7 @@ class Transfer(experiment.FitExperiment):
                     _ERROR_LABEL,
                 ),
             ),
-            experiment.Figure(
+            columns.Figure(
                 "transfer_loss",
                 f"Test loss on the target during training, {courses.BANDS}.",
                 plots.courses(
@@ -402,7 +398,7 @@ class Transfer(experiment.FitExperiment):
                     _LOSS_LABEL,
                 ),
             ),
-            experiment.Figure(
+            columns.Figure(
                 "transfer_final",
                 "Test error on the target after the last step: each seed "
                 "(dot), mean and standard deviation (bar). The band is the "
@@ -428,7 +424,7 @@ def _sweep_figures(
     records: Mapping[str, Sequence[experiment.Record]],
     argument: str,
     label: str,
-) -> list[experiment.Figure]:
+) -> list[columns.Figure]:
     """Draws methods that differ in one argument of GradDrop alone."""
     figures = []
     for metric, y_label in (
@@ -439,7 +435,7 @@ def _sweep_figures(
         if not curves:
             continue
         figures.append(
-            experiment.Figure(
+            columns.Figure(
                 f"transfer_{argument}_{metric}",
                 f"{y_label.capitalize()} on the target after the last step, "
                 f"by {label}, {courses.BANDS}.",

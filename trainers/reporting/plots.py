@@ -1,43 +1,28 @@
 """The plots of the report: arrays in, a figure out."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import figure as matplotlib_figure
 
-_COLOURS = (
-    "#4d4d4d", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00",
-    "#56b4e9", "#8c6d31", "#7b4fa3", "#a50026",
-)  # fmt: skip
+from trainers import drawing
+
 _WIDTH = 7.2
 # In letters: what fits into a line of a legend, and what a key takes of it.
 _LEGEND_LINE = 118
 _LEGEND_KEY = 8
 
 
-def png(drawing: matplotlib_figure.Figure) -> bytes:
-    """Renders a figure."""
-    buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
-
-
-def data_url(image: bytes) -> str:
-    """Writes a PNG as text that an HTML page can hold."""
-    return f"data:image/png;base64,{base64.b64encode(image).decode()}"
-
-
 def landscape(
     grid: np.ndarray, values: np.ndarray, minimum: float
 ) -> matplotlib_figure.Figure:
     """Draws losses `[n, T]` over a grid `[n]`, and their sum."""
-    drawing, axes = _axes(3.6)
+    figure, axes = _axes(3.6)
     for column, loss in enumerate(values.T):
         axes.plot(
-            grid, loss, color=_COLOURS[column + 1], alpha=0.45, linewidth=0.9
-        )
+            grid, loss, color=drawing.colour(column + 1),
+            alpha=0.45, linewidth=0.9,
+        )  # fmt: skip
     axes.plot(
         grid, values.sum(axis=1), color="black", linewidth=1.8, label="sum"
     )
@@ -46,8 +31,8 @@ def landscape(
         label="global minimum",
     )  # fmt: skip
     axes.set(xlabel="w", ylabel="loss", xlim=(grid[0], grid[-1]))
-    _legend(drawing, axes)
-    return drawing
+    _legend(figure, axes)
+    return figure
 
 
 def curves(
@@ -57,10 +42,10 @@ def curves(
     names = list(series)
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    drawing = matplotlib_figure.Figure(
+    figure = matplotlib_figure.Figure(
         (_WIDTH, 0.5 + 1.75 * rows), layout="constrained"
     )
-    grid = drawing.subplots(
+    grid = figure.subplots(
         rows, columns, sharex=True, sharey=True, squeeze=False
     )
     for index, axes in enumerate(grid.flat):
@@ -70,22 +55,22 @@ def curves(
         values = series[names[index]]
         axes.plot(
             np.arange(1, values.size + 1), values,
-            color=_colour(index), linewidth=0.8,
+            color=drawing.colour(index), linewidth=0.8,
         )  # fmt: skip
         axes.axhline(floor, color="black", linestyle=":", linewidth=0.9)
         axes.set_xscale("log")
         axes.set_title(names[index], fontsize=9)
-        _plain(axes)
-    drawing.supxlabel(x_label, fontsize=9)
-    drawing.supylabel(y_label, fontsize=9)
-    return drawing
+        drawing.simplify(axes)
+    figure.supxlabel(x_label, fontsize=9)
+    figure.supylabel(y_label, fontsize=9)
+    return figure
 
 
 def boxes(
     samples: Mapping[str, np.ndarray], y_label: str, floor: float
 ) -> matplotlib_figure.Figure:
     """Draws a box for each name; the dotted line is `floor`."""
-    drawing, axes = _axes(3.8)
+    figure, axes = _axes(3.8)
     parts = axes.boxplot(
         list(samples.values()),
         tick_labels=list(samples),
@@ -100,15 +85,15 @@ def boxes(
         flierprops={"marker": ".", "markersize": 3, "alpha": 0.5},
     )  # fmt: skip
     for index, box in enumerate(parts["boxes"]):
-        box.set(facecolor=_colour(index), alpha=0.55)
+        box.set(facecolor=drawing.colour(index), alpha=0.55)
     axes.axhline(
         floor, color="black", linestyle=":", linewidth=1.0,
         label="global minimum",
     )  # fmt: skip
     axes.set_ylabel(y_label)
     _slant(axes)
-    _legend(drawing, axes)
-    return drawing
+    _legend(figure, axes)
+    return figure
 
 
 def courses(
@@ -118,53 +103,53 @@ def courses(
     y_scale: str = "log",
 ) -> matplotlib_figure.Figure:
     """Draws (x `[n]`, y `[seeds, n]`) for each name: mean and deviation."""
-    drawing, axes = _axes(3.8)
+    figure, axes = _axes(3.8)
     for index, (name, (x, y)) in enumerate(series.items()):
         mean = y.mean(axis=0)
         axes.plot(
-            x, mean, color=_colour(index), marker=".", linewidth=1.4,
+            x, mean, color=drawing.colour(index), marker=".", linewidth=1.4,
             label=name,
         )  # fmt: skip
         if len(y) > 1:
             deviation = y.std(axis=0, ddof=1)
             axes.fill_between(
                 x, mean - deviation, mean + deviation,
-                color=_colour(index), alpha=0.12, linewidth=0.0,
+                color=drawing.colour(index), alpha=0.12, linewidth=0.0,
             )  # fmt: skip
     axes.set(xlabel=x_label, ylabel=y_label, yscale=y_scale)
     axes.yaxis.set_major_formatter("{x:g}")
     if y_scale == "log":
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.tick_params(axis="y", which="minor", labelsize=7)
-    _legend(drawing, axes)
-    return drawing
+    _legend(figure, axes)
+    return figure
 
 
 def dots(
     samples: Mapping[str, np.ndarray], y_label: str
 ) -> matplotlib_figure.Figure:
     """Draws every sample, mean and deviation; the first name's as a band."""
-    drawing, axes = _axes(3.6)
+    figure, axes = _axes(3.6)
     for index, values in enumerate(samples.values()):
         deviation = values.std(ddof=1) if values.size > 1 else 0.0
         if index == 0:
             axes.axhspan(
                 values.mean() - deviation, values.mean() + deviation,
-                color=_COLOURS[0], alpha=0.12, linewidth=0.0,
+                color=drawing.GREY, alpha=0.12, linewidth=0.0,
             )  # fmt: skip
         axes.errorbar(
             index, values.mean(), deviation,
-            fmt="_", markersize=18, capsize=5, color=_colour(index),
+            fmt="_", markersize=18, capsize=5, color=drawing.colour(index),
         )  # fmt: skip
         spread = np.linspace(-0.12, 0.12, values.size + 2)[1:-1]
         axes.plot(
-            index + spread, values, "o", color=_colour(index),
+            index + spread, values, "o", color=drawing.colour(index),
             markersize=5, alpha=0.7, markeredgewidth=0.0,
         )  # fmt: skip
     axes.set_xticks(range(len(samples)), list(samples))
     axes.set_ylabel(y_label)
     _slant(axes)
-    return drawing
+    return figure
 
 
 def gallery(
@@ -173,34 +158,23 @@ def gallery(
     """Draws small grey images `[n, height, width]` with their titles."""
     columns = min(6, len(images))
     rows = -(-len(images) // columns)
-    drawing = matplotlib_figure.Figure(
+    figure = matplotlib_figure.Figure(
         (_WIDTH, 1.35 * rows), layout="constrained"
     )
-    grid = drawing.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, image, title in zip(grid.flat, images, titles, strict=False):
         axes.imshow(image, cmap="gray_r", vmin=0.0, vmax=1.0)
         axes.set_title(title, fontsize=9)
-    return drawing
-
-
-def _colour(index: int) -> str:
-    return _COLOURS[index % len(_COLOURS)]
+    return figure
 
 
 def _axes(height: float):
-    drawing = matplotlib_figure.Figure((_WIDTH, height), layout="constrained")
-    axes = drawing.subplots()
-    _plain(axes)
-    return drawing, axes
-
-
-def _plain(axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)
+    figure = matplotlib_figure.Figure((_WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    drawing.simplify(axes)
+    return figure, axes
 
 
 def _slant(axes) -> None:
@@ -208,10 +182,10 @@ def _slant(axes) -> None:
         label.set(rotation=20, horizontalalignment="right", fontsize=8)
 
 
-def _legend(drawing, axes) -> None:
+def _legend(figure, axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     widest = max(map(len, labels), default=0) + _LEGEND_KEY
-    drawing.legend(
+    figure.legend(
         handles,
         labels,
         loc="outside upper center",

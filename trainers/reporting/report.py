@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainers import config as config_lib
-from trainers import errors, files
+from trainers import drawing, errors, files
 from trainers.experiments import registry
-from trainers.reporting import plots, statistics
-from trainers.runs import comparison, execution
+from trainers.reporting import statistics
+from trainers.runs import columns, comparison, execution
 from trainers.runs import experiment as experiment_lib
 
 _BASELINE = "baseline"
@@ -48,7 +48,7 @@ class Section:
     title: str
     tables: Sequence[Table]
     notes: Sequence[str]
-    figures: Sequence[experiment_lib.Figure]
+    figures: Sequence[columns.Figure]
 
 
 def write(directory: pathlib.Path) -> str:
@@ -75,7 +75,7 @@ def write(directory: pathlib.Path) -> str:
         notes = missing.pop(experiment, [])
         sections.append(_section(experiment, group, notes, suffix))
     images = {
-        figure.name: plots.png(figure.drawing)
+        figure.name: drawing.png(figure.drawing)
         for section in sections
         for figure in section.figures
     }
@@ -228,14 +228,14 @@ def _results(
     with_paper: bool,
 ) -> Table:
     heading = ["method"]
-    for column in experiment.columns:
+    for column in experiment.table:
         heading.append(column.label)
         if with_paper and column.paper:
             heading.append(f"{column.label} (paper)")
     rows = []
     for method, metrics in samples.items():
         row = [method]
-        for column in experiment.columns:
+        for column in experiment.table:
             row.append(
                 column.show(np.array([*metrics[column.metric].values()]))
             )
@@ -365,7 +365,7 @@ def _page(sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
         ]
         parts += [
             f'<figure><img alt="{figure.name}" '
-            f'src="{plots.data_url(images[figure.name])}">'
+            f'src="{drawing.data_url(images[figure.name])}">'
             f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
             for figure in section.figures
         ]

@@ -66,36 +66,3 @@ def compare(
     return Difference(
         mean, float(mean - margin), float(mean + margin), len(keys)
     )
-
-
-def mean_and_deviation(samples: np.ndarray, digits: int = 3) -> str:
-    """Writes mean and standard deviation (of a sample, n - 1)."""
-    mean = f"{samples.mean():.{digits}f}"
-    if samples.size == 1:
-        return f"{mean} (one sample)"
-    return f"{mean} ± {samples.std(ddof=1):.{digits}f}"
-
-
-def percent(samples: np.ndarray) -> str:
-    """Writes mean and standard deviation of percentages."""
-    return mean_and_deviation(samples, 2)
-
-
-def whole(samples: np.ndarray) -> str:
-    """Writes mean and standard deviation of whole numbers."""
-    return mean_and_deviation(samples, 0)
-
-
-def median(samples: np.ndarray) -> str:
-    """Writes the median."""
-    return f"{np.median(samples):.3f}"
-
-
-def extremes(samples: np.ndarray) -> str:
-    """Writes the smallest and the largest sample."""
-    return f"{samples.min():.3f} to {samples.max():.3f}"
-
-
-def hits(samples: np.ndarray) -> str:
-    """Writes how many of the samples are one, the others being zero."""
-    return f"{100.0 * samples.mean():.1f} % ({samples.sum():.0f})"

@@ -8,19 +8,18 @@ import abc
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib import figure as matplotlib_figure
 
 import graddrop_tf as gd
 from data import streams
 from trainers import config as config_lib
 from trainers import errors
-from trainers.reporting import statistics
+from trainers.runs import columns
 from trainers.training import devices, loop, preemption, workers
 
 # What a collective operation ends with when a process or its machine ends.
@@ -92,38 +91,6 @@ class Record:
         return self.results["status"] if self.results else "unfinished"
 
 
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """A column of an experiment's table.
-
-    Attributes:
-        metric: Which samples it shows.
-        label: Its heading, with the unit.
-        show: Makes text of the samples.
-        paper: The published number, by method.
-    """
-
-    metric: str
-    label: str
-    show: Callable[[np.ndarray], str] = statistics.mean_and_deviation
-    paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A plot of the report.
-
-    Attributes:
-        name: Name of its file, without a suffix.
-        caption: A sentence or two that say what it shows.
-        drawing: The plot.
-    """
-
-    name: str
-    caption: str
-    drawing: matplotlib_figure.Figure
-
-
 class Experiment(abc.ABC):
     """Base class of all experiments.
 
@@ -131,7 +98,7 @@ class Experiment(abc.ABC):
         title: A line that says what is learned from what.
         defaults: The config when nothing is said.
         num_losses: How many losses share the trunk; see `count_losses`.
-        columns: The table of the report.
+        table: The columns of its table in the report.
         compared: The metric by which methods are set against the baseline.
         compared_label: What to call it in a sentence.
         compared_digits: Decimals that its differences are shown with.
@@ -146,7 +113,7 @@ class Experiment(abc.ABC):
     title: ClassVar[str]
     defaults: ClassVar[config_lib.Config]
     num_losses: ClassVar[int]
-    columns: ClassVar[Sequence[Column]]
+    table: ClassVar[Sequence[columns.Column]]
     compared: ClassVar[str]
     compared_label: ClassVar[str]
     compared_digits: ClassVar[int]
@@ -193,7 +160,7 @@ class Experiment(abc.ABC):
     @abc.abstractmethod
     def figures(
         self, records: Mapping[str, Sequence[Record]]
-    ) -> Sequence[Figure]:
+    ) -> Sequence[columns.Figure]:
         """Draws the finished runs of each method, all of one config."""
 
 

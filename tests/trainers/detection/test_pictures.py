@@ -2,8 +2,8 @@ import math
 
 import numpy as np
 
+from trainers import drawing
 from trainers.detection import pictures
-from trainers.reporting import plots
 
 
 def test_outlines_by_hand():
@@ -33,8 +33,8 @@ def _picture(num_true, num_predicted):
 
 
 def test_better_boxes_are_drawn_more_boldly():
-    drawing = pictures.birds_eye_view(_picture(1, 3))
-    (axes,) = drawing.axes
+    figure = pictures.birds_eye_view(_picture(1, 3))
+    (axes,) = figure.axes
     _, true, predicted = axes.collections
     assert true.get_label() == "true (1)"
     assert predicted.get_label() == "predicted (3), fainter: lower score"
@@ -50,5 +50,5 @@ def test_better_boxes_are_drawn_more_boldly():
 
 
 def test_a_frame_without_boxes_is_drawn():
-    drawing = pictures.birds_eye_view(_picture(0, 0))
-    assert plots.png(drawing).startswith(b"\x89PNG")
+    figure = pictures.birds_eye_view(_picture(0, 0))
+    assert drawing.png(figure).startswith(b"\x89PNG")

@@ -586,7 +586,7 @@ def test_without_a_sweep_there_is_no_plot_of_one(tmp_path):
 
 
 def test_the_papers_methods_are_written_as_recipes_are_shown():
-    for column in registry.find("transfer").columns:
+    for column in registry.find("transfer").table:
         for method in column.paper:
             assert str(gd.Recipe.parse(method)) == method
 

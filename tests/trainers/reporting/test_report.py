@@ -8,7 +8,7 @@ from tests.trainers import runs_for_tests
 from trainers import errors, files
 from trainers.experiments import registry
 from trainers.reporting import report
-from trainers.runs import comparison, experiment
+from trainers.runs import columns, comparison
 
 _ERRORS = {
     "baseline": (4.0, 5.0, 6.0),
@@ -122,12 +122,12 @@ def test_only_failures(tmp_path):
 
 
 def test_the_papers_numbers_stand_beside_ours(root, monkeypatch):
-    columns = (
+    table = (
         dataclasses.replace(
-            experiment.Column("error", "error %"), paper={"graddrop": 8.52}
+            columns.Column("error", "error %"), paper={"graddrop": 8.52}
         ),
     )
-    monkeypatch.setattr(type(registry.find("digits")), "columns", columns)
+    monkeypatch.setattr(type(registry.find("digits")), "table", table)
     text = report.write(root)
     assert "error % (paper)" in text
     assert "8.52" in _line(text, "graddrop")

@@ -45,14 +45,3 @@ def test_verdicts():
 def test_one_pair_has_no_interval_and_none_no_difference():
     assert math.isnan(statistics.compare({0: 1.0}, {0: 0.0}).low)
     assert statistics.compare({0: 1.0}, {1: 0.0}) is None
-
-
-def test_texts():
-    samples = np.array([1.0, 2.0, 4.0])
-    # Deviation with n - 1: sqrt(14 / 3 / 2) = 1.5275.
-    assert statistics.mean_and_deviation(samples) == "2.333 ± 1.528"
-    assert statistics.percent(samples) == "2.33 ± 1.53"
-    assert statistics.mean_and_deviation(samples[:1]) == "1.000 (one sample)"
-    assert statistics.median(samples) == "2.000"
-    assert statistics.extremes(samples) == "1.000 to 4.000"
-    assert statistics.hits(np.array([1.0, 0.0, 0.0, 1.0])) == "50.0 % (2)"

@@ -35,7 +35,7 @@ class _Bowl(experiment.Experiment):
     title = "a bowl"
     defaults = _BowlConfig()
     num_losses = 2
-    columns = ()
+    table = ()
     compared = "error"
     lower_is_better = True
     sample = "seed"

@@ -70,8 +70,8 @@ from trainers.models.pointpillars import (
     pasting,
     presets,
 )
-from trainers.reporting import curves, plots, statistics
-from trainers.runs import experiment
+from trainers.reporting import curves, plots
+from trainers.runs import columns, experiment
 from trainers.training import devices
 
 _PICTURE = "frame.npz"
@@ -198,19 +198,19 @@ class Waymo(experiment.FitExperiment):
     defaults = WaymoConfig()
     num_losses = len(losses.LOSS_NAMES)
     reads_data_dir = True
-    columns = (
+    table = (
         *(
-            experiment.Column(
+            columns.Column(
                 name,
                 label,
-                statistics.percent,
+                columns.percent,
                 paper={
                     method: values[index] for method, values in _PAPER.items()
                 },
             )
             for index, (name, label) in enumerate(_MEASURES.items())
         ),
-        experiment.Column("ap_3d_iou_50", "3D AP, IoU 0.5", statistics.percent),
+        columns.Column("ap_3d_iou_50", "3D AP, IoU 0.5", columns.percent),
     )
     compared = "ap_3d"
     compared_label = "3D AP in percentage points"
@@ -399,7 +399,7 @@ class Waymo(experiment.FitExperiment):
 
     def figures(
         self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[experiment.Figure]:
+    ) -> Sequence[columns.Figure]:
         """See the base class."""
 
         def course(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -409,7 +409,7 @@ class Waymo(experiment.FitExperiment):
 
         return [
             *(
-                experiment.Figure(
+                columns.Figure(
                     f"waymo_{name}",
                     f"{label} of vehicles (LEVEL_1) on frames not trained on, "
                     f"{curves.BANDS}.",
@@ -420,14 +420,14 @@ class Waymo(experiment.FitExperiment):
                     ("ap_3d_iou_50", "3D AP % at IoU 0.5"),
                 )
             ),
-            experiment.Figure(
+            columns.Figure(
                 "waymo_final",
                 "3D AP after the last step: each seed (dot), mean and "
                 "standard deviation (bar). The band is the first method's.",
                 plots.dots(curves.at_the_end(records, "ap_3d"), "3D AP %"),
             ),
             *(
-                experiment.Figure(
+                columns.Figure(
                     f"waymo_frame_{index}",
                     f"The first frame that is evaluated on, {method}, seed "
                     f"{runs[0].seed}: true boxes green, predicted ones red, "

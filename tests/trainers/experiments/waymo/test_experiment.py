@@ -174,7 +174,7 @@ def test_damaged_data_are_named(data_dir, tmp_path):
 
 
 def test_the_papers_methods_are_written_as_recipes_are_shown():
-    for column in waymo.Waymo.columns[:4]:
+    for column in waymo.Waymo.table[:4]:
         assert len(column.paper) == 8
         for method in column.paper:
             assert str(gd.Recipe.parse(method)) == method
