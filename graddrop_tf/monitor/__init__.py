@@ -1,1 +1,1 @@
-"""Measures how the losses' gradients agree while a model trains."""
+"""Measures how the gradients of the losses interact during training."""

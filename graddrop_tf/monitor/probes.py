@@ -1,0 +1,202 @@
+"""Where a gradient monitor finds the gradients of the losses in a model."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf import linalg
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.inference import has_combiner
+from graddrop_tf.methods.graddrop.layer import SignDropout
+from graddrop_tf.model import MultiLossModel
+from graddrop_tf.step.gradients import per_loss_gradients, weights_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A place in a model where the gradients of the losses are combined.
+
+    Attributes:
+        name: Name of the combiner; "" in a `gd.MultiLossModel`.
+        combiner: The layer that combines them.
+        step: Scalar from which the combiner derives its random draws.
+        activations: A; a list of T tensors if batch separated.
+        gradients: T tensors.
+    """
+
+    name: str
+    combiner: Combiner
+    step: tf.Tensor
+    activations: tf.Tensor | list[tf.Tensor]
+    gradients: list[tf.Tensor]
+
+
+class Probe(abc.ABC):
+    """Computes the per-loss gradients at all places of a model."""
+
+    @abc.abstractmethod
+    def check(self, graddrop: SignDropout) -> None:
+        """Checks that a layer fits the losses, and tells it their names.
+
+        Raises:
+            ValueError: If it does not fit.
+        """
+
+    @abc.abstractmethod
+    def places(self, x, y, sample_weight, factor: tf.Tensor) -> list[Place]:
+        """Runs a batch through the model as in training.
+
+        Args:
+            x: Inputs.
+            y: Labels.
+            sample_weight: Weights of the samples, or None.
+            factor: What to multiply the losses by.
+
+        Returns:
+            The places with their gradients.
+        """
+
+
+def make_probe(model: keras.Model) -> Probe:
+    """Returns the probe for a model.
+
+    Args:
+        model: A `gd.MultiLossModel`, or a functional model with combiners.
+
+    Returns:
+        A `Probe`.
+
+    Raises:
+        ValueError: If the model is neither.
+    """
+    if isinstance(model, MultiLossModel):
+        return _ModelProbe(model)
+    return _LayerProbe(model)
+
+
+class _ModelProbe(Probe):
+    """Measures at the activations of a `gd.MultiLossModel`."""
+
+    def __init__(self, model: MultiLossModel):
+        self._model = model
+
+    def check(self, graddrop):
+        names = self._model.recipe_state.combiner.loss_names
+        graddrop.set_losses(len(names), names)
+
+    def places(self, x, y, sample_weight, factor):
+        model, state = self._model, self._model.recipe_state
+        activations = model.trunk(x, training=True)
+        with tf.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        ) as tape:
+            tape.watch(activations)
+            y_pred = model.heads(activations, training=True)
+            losses = model.per_loss_values(y, y_pred, sample_weight)
+        factors = weights_of(state, losses) * factor
+        gradients = per_loss_gradients(tape, losses, activations, factors)
+        step = state.combiner.next_step()
+        return [Place("", state.combiner, step, activations, gradients)]
+
+
+class _LayerProbe(Probe):
+    """Measures at the combiners in a functional Keras model."""
+
+    def __init__(self, model: keras.Model):
+        self._model = model
+        self._nums_losses: list[int] = []
+        if hasattr(model, "operations"):
+            self._tapped = self._with_taps(model)
+        if not self._nums_losses:
+            raise ValueError(
+                "A gd.GradientMonitor needs a gd.MultiLossModel, or a "
+                "functional model with combiners such as gd.GradDrop in it. "
+                f"Received: the model {model.name!r}, which is neither."
+            )
+
+    def _with_taps(self, model: keras.Model) -> keras.Model:
+        def share(layer):
+            return self._with_taps(layer) if has_combiner(layer) else layer
+
+        def call(layer, *args, **kwargs):
+            if not isinstance(layer, Combiner):
+                return layer(*args, **kwargs)
+            name = f"{layer.name}_tap_{len(self._nums_losses)}"
+            branches = _Tap(layer, self._record, name=name)(args[0])
+            self._nums_losses.append(len(branches))
+            return branches
+
+        # A clone of a compiled model would come with an optimizer of its own.
+        plain = keras.Model(model.input, model.output, name=model.name)
+        return keras.models.clone_model(
+            plain, clone_function=share, call_function=call
+        )
+
+    def _record(self, combiner, step, branches, separate) -> None:
+        self._tape.watch(branches)
+        self._calls.append((combiner, step, branches, separate))
+
+    def check(self, graddrop):
+        for num_losses in self._nums_losses:
+            graddrop.set_losses(num_losses)
+
+    def places(self, x, y, sample_weight, factor):
+        self._calls = []
+        self._tape = tf.GradientTape(watch_accessed_variables=False)
+        with self._tape:
+            y_pred = self._tapped(x, training=True)
+            loss = self._model.compute_loss(x, y, y_pred, sample_weight)
+        gradients = self._tape.gradient(
+            loss,
+            [branches for _, _, branches, _ in self._calls],
+            output_gradients=tf.cast(factor, loss.dtype),
+            unconnected_gradients="zero",
+        )
+        places = [
+            Place(
+                combiner.name,
+                combiner,
+                step,
+                branches if separate else branches[0],
+                [tf.convert_to_tensor(g) for g in arrived],
+            )
+            for (combiner, step, branches, separate), arrived in zip(
+                self._calls, gradients, strict=True
+            )
+        ]
+        del self._tape, self._calls
+        return places
+
+
+class _Tap(keras.layers.Layer):
+    """Calls a combiner and shows the branches that it gives the losses.
+
+    Args:
+        combiner: The combiner.
+        show: Called with the combiner, its step, its branches, and whether
+            they are batch separated.
+        **kwargs: `name`.
+    """
+
+    def __init__(self, combiner: Combiner, show: Callable, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+        self._combiner = combiner
+        self._show = show
+
+    def call(self, inputs):
+        step = tf.identity(self._combiner.step.value)
+        branches = self._combiner(inputs, training=True)
+        self._show(self._combiner, step, branches, linalg.is_separate(inputs))
+        return branches
+
+    def compute_output_spec(self, inputs):
+        return self._combiner.compute_output_spec(inputs)
+
+    def compute_mask(self, inputs, previous_mask=None):
+        return self._combiner.compute_mask(inputs, previous_mask)
