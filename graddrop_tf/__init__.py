@@ -2,7 +2,9 @@
 
 from graddrop_tf import random
 from graddrop_tf._version import __version__
-from graddrop_tf.bases.combiner import Chain, Combiner, Streaming
+from graddrop_tf.bases.chain import Chain
+from graddrop_tf.bases.combiner import Combiner, RandomCombiner, Streaming
+from graddrop_tf.bases.gramian import GramianCombiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
 from graddrop_tf.inference import inference_model
@@ -25,8 +27,10 @@ __all__ = [
     "GradDrop",
     "GradNorm",
     "GradientMonitor",
+    "GramianCombiner",
     "MultiLossModel",
     "PCGrad",
+    "RandomCombiner",
     "RandomGradDrop",
     "Recipe",
     "RecipeState",

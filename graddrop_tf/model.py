@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import fitting, linalg, replicas
-from graddrop_tf.bases.configuration import check_count
+from graddrop_tf.checks import check_count
 from graddrop_tf.recipe import Recipe, RecipeState
 from graddrop_tf.step import clipping, gradients, penalty, vector_loss
 
@@ -92,7 +92,7 @@ class MultiLossModel(keras.Model):
                 "`loss_chunk_size` is for losses that share their "
                 "activations. Received: a trunk with batch-separated outputs."
             )
-        if not self.recipe_state.combiner.can_stream:
+        if self.recipe_state.combiner.streaming() is None:
             raise ValueError(
                 f"The recipe {str(self.recipe)!r} needs all gradients at once "
                 "and cannot work in chunks. Received: loss_chunk_size="

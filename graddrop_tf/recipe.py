@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import inspect
 from collections.abc import Sequence
 
 import keras
 
-from graddrop_tf.bases.combiner import Chain, Combiner
-from graddrop_tf.bases.configuration import (
-    Configuration,
-    check_count,
-    is_number,
-)
+from graddrop_tf.bases.chain import Chain
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.configuration import Configuration, constructor_arguments
 from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.checks import check_count, is_number
 from graddrop_tf.methods import METHODS
 
 _OWN_TERMS = ("baseline", "clip", "penalty")
-_NOT_IN_A_RECIPE = ("num_losses", "kwargs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,8 +307,8 @@ def _arguments_of(name: str) -> list[str]:
         raise ValueError(
             f"There is no method {name!r}. Known names: {_known()}."
         )
-    parameters = inspect.signature(METHODS[name]).parameters
-    return [p for p in parameters if p not in _NOT_IN_A_RECIPE]
+    arguments = constructor_arguments(METHODS[name])
+    return [a for a in arguments if a != "num_losses"]
 
 
 def _own_term(name: str, values: dict):

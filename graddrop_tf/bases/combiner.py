@@ -9,14 +9,16 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import linalg, random, replicas
-from graddrop_tf.bases.configuration import Configurable, check_count
+from graddrop_tf.bases.configuration import Configurable
+from graddrop_tf.checks import check_count
 
 
 class Streaming(abc.ABC):
-    """A combination accumulated loss by loss: start, add chunks, finish.
+    """A combination accumulated loss by loss: start, add chunks, finish."""
 
-    The start is the constructor, called by `Combiner.streaming`.
-    """
+    @abc.abstractmethod
+    def start(self, num_losses: int, activations: tf.Tensor) -> None:
+        """Prepares for the gradients of T losses with respect to A."""
 
     @abc.abstractmethod
     def add(
@@ -46,16 +48,21 @@ class Combiner(Configurable, keras.layers.Layer):
     regulariser with `add_loss`) are part of that branch's gradient.
     In a `MultiLossModel` it comes with the model's recipe.
 
-    A method implements `combine` alone. `replica_sum` and `uniform` are there
-    for it.
+    A method implements `combine` alone; `replica_sum` sums over replicas.
+    A method that draws derives from `RandomCombiner`, one that needs nothing
+    but the inner products of the gradients from `GramianCombiner`.
 
     Args:
         num_losses: T. Needed where the losses share one tensor and the layer
             is called in a model.
-        sync_replicas: Whether what is computed over the batch is computed
-            over the global batch of all replicas.
-        seed: Integer seed of random draws; drawn where it is None.
+        sync_replicas: Whether quantities of the batch are those of the global
+            batch of all replicas.
         **kwargs: `name`, `dtype`.
+
+    Call arguments:
+        inputs: The activations.
+        training: Whether gradients are rewritten. Without training the layer
+            returns its inputs and adds no operation.
 
     Input shape:
         `[batch, ...]`, or a list of T such tensors where the losses are
@@ -79,24 +86,13 @@ class Combiner(Configurable, keras.layers.Layer):
         num_losses: int | None = None,
         *,
         sync_replicas: bool = True,
-        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         if num_losses is not None:
             check_count("num_losses", num_losses)
-        if seed is not None and (
-            isinstance(seed, bool)
-            or not isinstance(seed, int)
-            or not 0 <= seed < 2**31
-        ):
-            raise ValueError(
-                "`seed` must be an integer from 0 to 2**31 - 1. Received: "
-                f"seed={seed!r}."
-            )
         self.num_losses = num_losses
         self.sync_replicas = bool(sync_replicas)
-        self.seed = random.new_seed() if seed is None else seed
         self.loss_names: tuple[str, ...] | None = None
         self.supports_masking = True
 
@@ -131,46 +127,18 @@ class Combiner(Configurable, keras.layers.Layer):
         """
         return tf.add_n(self._checked(gradients, activations))
 
-    @property
-    def can_stream(self) -> bool:
-        """Whether the method has a streaming form."""
-        return False
+    def streaming(self) -> Streaming | None:
+        """Returns the method's streaming form.
 
-    def streaming(self, num_losses: int, activations) -> Streaming:
-        """Starts the streaming form of this method, where it has one.
-
-        Args:
-            num_losses: T.
-            activations: A.
-
-        Returns:
-            A `Streaming`.
+        None stands for a method that needs all gradients at once.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} needs all gradients at once."
-        )
+        return None
 
     def replica_sum(self, value: tf.Tensor) -> tf.Tensor:
         """Sums a tensor over replicas, if they are to be synchronized."""
         if not self.sync_replicas:
             return value
         return replicas.sum_over_replicas(value)
-
-    def uniform(self, shape, per_example: bool = False) -> tf.Tensor:
-        """Draws from (0, 1), the same on all replicas at the same step.
-
-        Args:
-            shape: Shape of the draw.
-            per_example: Whether the first axis is the batch: then each
-                replica gets its slice of the global batch's draw.
-
-        Returns:
-            A `float32` tensor.
-        """
-        lane = None
-        if per_example and replicas.num_replicas() > 1:
-            lane = (replicas.replica_index(), replicas.num_replicas())
-        return random.uniform(shape, self.seed, lane)
 
     def set_losses(
         self, num_losses: int, names: Sequence[str] | None = None
@@ -286,112 +254,64 @@ class Combiner(Configurable, keras.layers.Layer):
             return previous_mask
         return [previous_mask] * self._count(inputs)
 
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_losses": self.num_losses,
-            "sync_replicas": self.sync_replicas,
-            "seed": self.seed,
-        }
 
+class RandomCombiner(Combiner):
+    """Base class of the combiners that draw.
 
-class _StreamingSum(Streaming):
-    """The plain sum."""
-
-    def __init__(self):
-        self._total = None
-
-    def add(self, indices, gradients):
-        if self._total is not None:
-            gradients = [self._total, *gradients]
-        self._total = tf.add_n(gradients)
-        return [self._total]
-
-    def finish(self):
-        return self._total
-
-
-@keras.saving.register_keras_serializable("graddrop_tf")
-class Chain(Combiner):
-    """Several combiners in one place, in order.
+    A draw is a function of the seed and of the step, which is saved with the
+    model: equal on every replica, and repeated by a resumed run.
 
     Args:
-        combiners: Combiners; none of them: the plain sum.
         num_losses: T, as in `Combiner`.
-        **kwargs: `name`, `dtype`.
+        seed: Integer seed of the draws; drawn where it is None.
+        **kwargs: `sync_replicas`, `name`, `dtype`.
+
+    Raises:
+        ValueError: If the seed is not an integer from 0 to 2**31 - 1.
 
     Example:
-        >>> layer = gd.Chain([gd.MGDA(), gd.GradDrop()], num_losses=2)
+        >>> @keras.saving.register_keras_serializable()
+        ... class KeepHalf(gd.RandomCombiner):
+        ...     def combine(self, gradients, activations):
+        ...         keep = self.uniform(tf.shape(gradients[0])[1:]) < 0.5
+        ...         return [tf.where(keep, g, 0.0) for g in gradients]
     """
 
     def __init__(
         self,
-        combiners: Sequence[Combiner],
         num_losses: int | None = None,
+        *,
+        seed: int | None = None,
         **kwargs,
     ):
-        # A chain draws nothing itself.
-        super().__init__(num_losses, seed=0, **kwargs)
-        for combiner in combiners:
-            if not isinstance(combiner, Combiner):
-                raise ValueError(
-                    "A chain is made of combiners. Received: "
-                    f"{combiner!r} of type {type(combiner).__name__}."
-                )
-        self.combiners = list(combiners)
-        if num_losses is not None:
-            self.set_losses(num_losses)
+        super().__init__(num_losses, **kwargs)
+        if seed is not None and (
+            isinstance(seed, bool)
+            or not isinstance(seed, int)
+            or not 0 <= seed < 2**31
+        ):
+            raise ValueError(
+                "`seed` must be an integer from 0 to 2**31 - 1. Received: "
+                f"seed={seed!r}."
+            )
+        self.seed = random.new_seed() if seed is None else seed
 
-    def set_losses(self, num_losses, names=None):
-        """See base class."""
-        super().set_losses(num_losses, names)
-        for combiner in self.combiners:
-            combiner.set_losses(num_losses, names)
+    def uniform(self, shape, per_example: bool = False) -> tf.Tensor:
+        """Draws from (0, 1), the same on all replicas at the same step.
 
-    def build(self, input_shape=None):
-        """Creates the chain's counter, which serves its combiners too."""
-        super().build(input_shape)
-        for combiner in self.combiners:
-            combiner.built = True
+        Args:
+            shape: Shape of the draw.
+            per_example: Whether the first axis is the batch: then each
+                replica gets its slice of the global batch's draw.
 
-    def combine(self, gradients, activations):
-        """See base class."""
-        for combiner in self.combiners:
-            gradients = combiner._checked(gradients, activations)
-        return gradients
+        Returns:
+            A `float32` tensor.
+        """
+        lane = None
+        if per_example and replicas.num_replicas() > 1:
+            lane = (replicas.replica_index(), replicas.num_replicas())
+        return random.uniform(shape, self.seed, lane)
 
-    def combine_to_sum(self, gradients, activations):
-        """See base class."""
-        if not self.combiners:
-            return tf.add_n(gradients)
-        for combiner in self.combiners[:-1]:
-            gradients = combiner._checked(gradients, activations)
-        return self.combiners[-1].combine_to_sum(gradients, activations)
-
-    @property
-    def can_stream(self):
-        """See base class; what precedes the last method would need all."""
-        return len(self.combiners) < 2 and all(
-            combiner.can_stream for combiner in self.combiners
-        )
-
-    def streaming(self, num_losses, activations):
-        """See base class."""
-        if not self.combiners:
-            return _StreamingSum()
-        return self.combiners[0].streaming(num_losses, activations)
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        config = super().get_config()
-        del config["seed"], config["sync_replicas"]
-        serialize = keras.saving.serialize_keras_object
-        return {**config, "combiners": [serialize(c) for c in self.combiners]}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the chain from `get_config`."""
-        deserialize = keras.saving.deserialize_keras_object
-        combiners = [deserialize(c) for c in config["combiners"]]
-        return cls(**{**config, "combiners": combiners})
+    def permutations(self, rows: int, length: int) -> tf.Tensor:
+        """Draws orders of `0 ... length - 1`, `int32` `[rows, length]`."""
+        return random.permutations(rows, length, self.seed)

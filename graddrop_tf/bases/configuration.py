@@ -1,16 +1,21 @@
-"""Configurations: what to build, before there is anything built."""
+"""Configurations: a class and its arguments, before anything is built."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
-import numbers
 from typing import Any
+
+import keras
 
 
 class Configurable:
-    """Remembers the arguments that an object was made with."""
+    """Records the arguments of its constructor.
+
+    Keras' `get_config` describes a layer as built, with the seed that it
+    drew. A recipe needs the arguments as given, so that each model draws its
+    own seed; both come from the constructor's signature.
+    """
 
     def __new__(cls, *args, **kwargs):
         """Records the arguments as a `Configuration`."""
@@ -28,6 +33,51 @@ class Configurable:
     def configuration(self) -> Configuration:
         """The class and the arguments that this object was made with."""
         return self._configuration
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, read from the attributes.
+
+        Raises:
+            ValueError: If the object does not keep an argument in an
+                attribute of its name.
+        """
+        config = super().get_config()
+        for name in constructor_arguments(type(self)):
+            if not hasattr(self, name):
+                raise ValueError(
+                    f"{type(self).__name__} must keep its argument `{name}` "
+                    "in an attribute of that name, or override `get_config`."
+                )
+            config[name] = keras.saving.serialize_keras_object(
+                getattr(self, name)
+            )
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]):
+        """Rebuilds the object from `get_config`."""
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(**{k: deserialize(v) for k, v in config.items()})
+
+
+def constructor_arguments(cls: type) -> list[str]:
+    """Returns the names of a constructor's arguments.
+
+    The class's own come first; a class that passes `**kwargs` on has those
+    of its base as well.
+    """
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        if base is Configurable:
+            break
+        if "__init__" not in vars(base):
+            continue
+        _, *parameters = inspect.signature(base.__init__).parameters.values()
+        passes_on = [p for p in parameters if p.kind is p.VAR_KEYWORD]
+        names.update((p.name, None) for p in parameters if p not in passes_on)
+        if not passes_on:
+            break
+    return list(names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,25 +102,3 @@ class Configuration:
             return name
         listed = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
         return f"{name}({listed})"
-
-
-def check_count(name: str, value) -> None:
-    """Checks that a value is a positive integer.
-
-    Raises:
-        ValueError: Where it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(
-            f"`{name}` must be a positive integer. Received: {name}={value!r}."
-        )
-
-
-def is_number(value, above: float | None = None) -> bool:
-    """Returns whether a value is a finite real number, above a bound."""
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and (above is None or value > above)
-    )

@@ -10,8 +10,8 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import linalg
-from graddrop_tf.bases.configuration import is_number
 from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.checks import is_number
 
 _SMALLEST_WEIGHT = 1e-3
 
@@ -85,12 +85,4 @@ class GradNorm(Weighting):
             "weights": w * (w.shape[0] / tf.reduce_sum(w)),
             "initial_losses": initial,
             "started": tf.ones_like(state["started"]),
-        }
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "learning_rate": self.learning_rate,
         }

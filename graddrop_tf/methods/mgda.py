@@ -10,13 +10,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg, replicas
-from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf import linalg
+from graddrop_tf.bases.gramian import GramianCombiner
 
 # 12 reach 1e-10 of max |g|^2 on 100 losses; see tests.
 _NUM_ITERATIONS = 16
-# Up to here an unrolled elimination is faster than a factorization.
-_FEW_LOSSES = 8
 _CONVERGED = 1e-14
 
 
@@ -47,105 +45,50 @@ def min_norm_weights(gram, ridge: float = 1e-12) -> tf.Tensor:
     gram = tf.where(finite, gram, eye)
     largest = tf.reduce_max(tf.linalg.diag_part(gram))
     gram = linalg.safe_ratio(gram, largest) + ridge * eye
-
-    def iterate(position, a, z, nu):
-        mu = tf.reduce_mean(a * z)
-        dual = tf.linalg.matvec(gram, a) - nu - z
-        primal = tf.reduce_sum(a) - 1
-        solve = _solver(gram + tf.linalg.diag(z / a))
-        response = solve(ones)
-
-        def newton(complementarity):
-            step = solve(complementarity / a - dual)
-            d_nu = (-primal - tf.reduce_sum(step)) / tf.reduce_sum(response)
-            d_a = step + d_nu * response
-            return d_a, (complementarity - z * d_a) / a, d_nu
-
-        d_a, d_z, _ = newton(-a * z)
-        length = _step_length(a, d_a, z, d_z, 1.0)
-        ahead = tf.reduce_mean((a + length * d_a) * (z + length * d_z))
-        centring = (ahead / mu) ** 3
-        d_a, d_z, d_nu = newton(centring * mu - a * z - d_a * d_z)
-        length = _step_length(a, d_a, z, d_z, 0.99)
-        length *= tf.cast(mu > _CONVERGED, tf.float64)
-        return (
-            position + 1,
-            a + length * d_a,
-            z + length * d_z,
-            nu + length * d_nu,
-        )
-
-    a = ones / num_losses
-    start = (0, a, ones, tf.zeros([], tf.float64))
+    start = (0, ones / num_losses, ones, tf.zeros([], tf.float64))
     _, a, _, _ = tf.while_loop(
         lambda position, *_: position < _NUM_ITERATIONS,
-        iterate,
+        lambda position, *point: (position + 1, *_iterate(gram, *point)),
         start,
     )
     a /= tf.reduce_sum(a)
     return tf.where(finite, a, tf.constant(float("nan"), tf.float64))
 
 
-def _solver(matrix: tf.Tensor):
-    """Returns a function that solves for a right-hand side `[T]`."""
-    num_losses = matrix.shape[0]
-    if num_losses > _FEW_LOSSES:
-        root = tf.linalg.cholesky(matrix)
-        return lambda right: tf.linalg.cholesky_solve(root, right[:, None])[
-            :, 0
-        ]
-    # Gauss-Jordan; a positive definite matrix needs no pivots.
-    eye = tf.eye(num_losses, dtype=matrix.dtype)
-    both = tf.concat([matrix, eye], axis=1)
-    for i in range(num_losses):
-        row = both[i] / both[i, i]
-        both -= (both[:, i] - eye[i])[:, None] * row
-    inverse = both[:, num_losses:]
-    return lambda right: tf.reduce_sum(inverse * right, axis=1)
+def _iterate(gram, a, z, nu):
+    """Takes a predictor-corrector step; z, nu: multipliers of a, sum a = 1."""
+    mu = tf.reduce_mean(a * z)
+    dual = tf.linalg.matvec(gram, a) - nu - z
+    primal = tf.reduce_sum(a) - 1
+    solve = linalg.make_solver(gram + tf.linalg.diag(z / a))
+    response = solve(tf.ones_like(a))
+
+    def newton(complementarity):
+        step = solve(complementarity / a - dual)
+        d_nu = (-primal - tf.reduce_sum(step)) / tf.reduce_sum(response)
+        d_a = step + d_nu * response
+        return d_a, (complementarity - z * d_a) / a, d_nu
+
+    d_a, d_z, _ = newton(-a * z)
+    length = _step_length(a, d_a, z, d_z, 1.0)
+    ahead = tf.reduce_mean((a + length * d_a) * (z + length * d_z))
+    centring = (ahead / mu) ** 3
+    d_a, d_z, d_nu = newton(centring * mu - a * z - d_a * d_z)
+    length = _step_length(a, d_a, z, d_z, 0.99)
+    length *= tf.cast(mu > _CONVERGED, tf.float64)
+    return a + length * d_a, z + length * d_z, nu + length * d_nu
 
 
 def _step_length(a, d_a, z, d_z, fraction: float) -> tf.Tensor:
-    """The longest step that keeps a and z positive, at most 1."""
+    """Returns the longest step, at most 1, that keeps a and z positive."""
     values = tf.concat([a, z], 0)
     steps = tf.concat([d_a, d_z], 0)
     bounds = tf.where(steps < 0, -values / steps, tf.ones_like(values) * 2)
     return tf.minimum(fraction * tf.reduce_min(bounds), 1.0)
 
 
-def mgda(
-    gradients,
-    activations=None,
-    *,
-    replica_sum: linalg.ReplicaSum = replicas.identity,
-) -> list[tf.Tensor]:
-    """Scales gradients so that their sum is the shortest combination.
-
-    Args:
-        gradients: T tensors, or a stack `[T, ...]`.
-        activations: A list of T tensors where they are batch separated.
-        replica_sum: Sums a tensor over replicas.
-
-    Returns:
-        T tensors `a_i g_i`.
-
-    Raises:
-        ValueError: Where `gradients` is empty.
-
-    Example:
-        >>> scaled = mgda([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
-    """
-    gradients = linalg.as_list(gradients)
-    if linalg.is_separate(activations):
-        # Gradients of different examples are orthogonal.
-        gram = tf.linalg.diag(linalg.squared_norms(gradients, replica_sum))
-    else:
-        gram = linalg.Rows.of(gradients).gram(replica_sum)
-    ridge = linalg.gram_ridge(gradients[0].dtype)
-    return linalg.scale_each(gradients, min_norm_weights(gram, ridge))
-
-
 @keras.saving.register_keras_serializable("graddrop_tf")
-class MGDA(Combiner):
+class MGDA(GramianCombiner):
     """Scales the losses' gradients to the shortest convex combination.
 
     The heads keep their own losses' gradients.
@@ -154,40 +97,13 @@ class MGDA(Combiner):
 
     Args:
         num_losses: T, as in `Combiner`.
-        sync_replicas: Whether inner products are those of the global batch;
-            costs a sum of T x T floats in each step.
+        sync_replicas: As in `Combiner`.
         **kwargs: `name`, `dtype`.
 
     Example:
         >>> layer = gd.MGDA(num_losses=2)
     """
 
-    def __init__(
-        self,
-        num_losses: int | None = None,
-        *,
-        sync_replicas: bool = True,
-        **kwargs,
-    ):
-        # Nothing is drawn.
-        super().__init__(
-            num_losses, sync_replicas=sync_replicas, seed=0, **kwargs
-        )
-
-    def combine(self, gradients, activations):
+    def weigh(self, gram):
         """See base class."""
-        return mgda(gradients, activations, replica_sum=self.replica_sum)
-
-    def combine_to_sum(self, gradients, activations):
-        """See base class."""
-        rows = linalg.Rows.of(gradients)
-        weights = min_norm_weights(
-            rows.gram(self.replica_sum), linalg.gram_ridge(gradients[0].dtype)
-        )
-        return rows.mix(weights[None], gradients[0])[0]
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        config = super().get_config()
-        del config["seed"]
-        return config
+        return min_norm_weights(gram, self.rounding)

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import replicas
-from graddrop_tf.bases.configuration import check_count
+from graddrop_tf.checks import check_count
 from graddrop_tf.methods.graddrop.layer import GradDrop, SignDropout
 from graddrop_tf.monitor.probes import Place, make_probe
 from graddrop_tf.monitor.quantities import measure

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from graddrop_tf import linalg, random
-from graddrop_tf.bases.combiner import Chain, Combiner
+from graddrop_tf.bases.chain import Chain
+from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.methods.graddrop.function import (
     sign_purity,
     signed_gradients,

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import linalg, replicas
-from graddrop_tf.bases.configuration import is_number
+from graddrop_tf.checks import is_number
 
 _PATCHED = "_all_reduce_sum_gradients"
 

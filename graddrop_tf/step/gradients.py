@@ -217,7 +217,8 @@ def _norms(state, gradients):
 def _stream(state, tape, losses, activations, factors, chunk_size, batched):
     """Combines chunk by chunk, each after the one before."""
     count = num_losses_of(losses)
-    stream = state.combiner.streaming(count, activations)
+    stream = state.combiner.streaming()
+    stream.start(count, activations)
     norms, accumulators = [], []
     for first in range(0, count, chunk_size):
         indices = range(first, min(first + chunk_size, count))

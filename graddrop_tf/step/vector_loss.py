@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras.src.trainers.compile_utils import CompileLoss
 
 from graddrop_tf import replicas
-from graddrop_tf.bases.configuration import is_number
+from graddrop_tf.checks import is_number
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from graddrop_tf.bases.configuration import is_number
+from graddrop_tf.checks import is_number
 
 PurityTransform = Callable[[tf.Tensor], tf.Tensor]
 

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import linalg
-from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.combiner import RandomCombiner
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
     check_leak,
@@ -19,7 +19,7 @@ from graddrop_tf.methods.graddrop.function import graddrop
 from graddrop_tf.methods.graddrop.streaming import StreamingGradDrop
 
 
-class SignDropout(Combiner):
+class SignDropout(RandomCombiner):
     """Abstract base of the layers that keep gradients of a drawn sign.
 
     A subclass chooses f, by `k` or `purity_transform`.
@@ -27,39 +27,35 @@ class SignDropout(Combiner):
     Args:
         num_losses: As in `GradDrop`, like all that follow.
         leak: As in `GradDrop`.
-        k: As in `GradDrop`.
-        purity_transform: As in `GradDrop`.
         marginalize_batch: As in `GradDrop`.
         renormalize: As in `GradDrop`.
         **kwargs: `sync_replicas`, `seed`, `name`, `dtype`.
     """
 
+    k = 1.0
+    purity_transform: PurityTransform | None = None
+
     def __init__(
         self,
-        num_losses: int | None,
+        num_losses: int | None = None,
         *,
-        leak: float | Sequence[float] | dict[str, float],
-        k: float,
-        purity_transform: PurityTransform | None,
-        marginalize_batch: bool,
-        renormalize: bool,
+        leak: float | Sequence[float] | dict[str, float] = 0.0,
+        marginalize_batch: bool = True,
+        renormalize: bool = False,
         **kwargs,
     ):
         super().__init__(num_losses, **kwargs)
-        self._transform = resolve_purity_transform(k, purity_transform)
         if isinstance(leak, dict):
             check_leak(list(leak.values()))
         else:
             check_leak(leak, num_losses)
         self.leak = leak
-        self.k = k
-        self.purity_transform = purity_transform
         self.marginalize_batch = bool(marginalize_batch)
         self.renormalize = bool(renormalize)
 
     def transform(self, purity: tf.Tensor) -> tf.Tensor:
         """Computes f(P), the probability that the positive sign is kept."""
-        return self._transform(purity)
+        return resolve_purity_transform(self.k, self.purity_transform)(purity)
 
     def leaks(self, num_losses: int) -> list[float]:
         """Returns the leak of each loss.
@@ -96,17 +92,11 @@ class SignDropout(Combiner):
             replica_sum=self.replica_sum,
         )
 
-    @property
-    def can_stream(self):
-        """See base class."""
-        return True
-
-    def streaming(self, num_losses, activations):
+    def streaming(self):
         """See base class."""
         return StreamingGradDrop(
-            activations,
             draw=self._draw,
-            leaks=self.leaks(num_losses),
+            leaks=self.leaks,
             transform=self.transform,
             marginalize_batch=self.marginalize_batch,
             renormalize=self.renormalize,
@@ -121,15 +111,6 @@ class SignDropout(Combiner):
             return tf.ensure_shape(drawn, gradient.shape[1:])
         drawn = self.uniform(shape, per_example=True)
         return tf.ensure_shape(drawn, gradient.shape)
-
-    def get_config(self):
-        """Returns the constructor's arguments, without those that choose f."""
-        return {
-            **super().get_config(),
-            "leak": self.leak,
-            "marginalize_batch": self.marginalize_batch,
-            "renormalize": self.renormalize,
-        }
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -193,31 +174,15 @@ class GradDrop(SignDropout):
         super().__init__(
             num_losses,
             leak=leak,
-            k=k,
-            purity_transform=purity_transform,
             marginalize_batch=marginalize_batch,
             renormalize=renormalize,
             sync_replicas=sync_replicas,
             seed=seed,
             **kwargs,
         )
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        transform = keras.saving.serialize_keras_object(self.purity_transform)
-        return {
-            **super().get_config(),
-            "k": self.k,
-            "purity_transform": transform,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the layer from `get_config`."""
-        transform = config.get("purity_transform")
-        if isinstance(transform, dict):
-            transform = keras.saving.deserialize_keras_object(transform)
-        return cls(**{**config, "purity_transform": transform})
+        resolve_purity_transform(k, purity_transform)
+        self.k = k
+        self.purity_transform = purity_transform
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -237,6 +202,8 @@ class RandomGradDrop(SignDropout):
         >>> layer = gd.RandomGradDrop(num_losses=2)
     """
 
+    k = 0.0
+
     def __init__(
         self,
         num_losses: int | None = None,
@@ -251,8 +218,6 @@ class RandomGradDrop(SignDropout):
         super().__init__(
             num_losses,
             leak=leak,
-            k=0.0,
-            purity_transform=None,
             marginalize_batch=marginalize_batch,
             renormalize=renormalize,
             sync_replicas=sync_replicas,

@@ -18,25 +18,25 @@ class StreamingGradDrop(Streaming):
     """Sums gradients by sign; at each position one draw picks a sum.
 
     Args:
-        activations: A, shared by the losses.
         draw: Returns the uniform draws for a gradient of A.
-        leaks: T leaks.
+        leaks: Returns T leaks, given T.
         transform: f.
         marginalize_batch: As in `graddrop`, like all that follow.
         renormalize: As in `graddrop`.
         replica_sum: As in `graddrop`.
     """
 
-    activations: tf.Tensor
     draw: Callable[[tf.Tensor], tf.Tensor]
-    leaks: Sequence[float]
+    leaks: Callable[[int], Sequence[float]]
     transform: PurityTransform
     marginalize_batch: bool
     renormalize: bool
     replica_sum: linalg.ReplicaSum
 
-    def __post_init__(self):
-        """Starts without sums."""
+    def start(self, num_losses, activations):
+        """See base class."""
+        self._activations = activations
+        self._leaks = self.leaks(num_losses)
         self._positive = self._negative = self._leaked = None
         self._purity_sums = self._plain = None
 
@@ -44,13 +44,13 @@ class StreamingGradDrop(Streaming):
         """See base class."""
         signed = function.signed_gradients(
             gradients,
-            self.activations,
+            self._activations,
             self.marginalize_batch,
             self.replica_sum,
         )
         for i, dL, G in zip(indices, gradients, signed, strict=True):
             dL = tf.cast(dL, G.dtype)
-            masked = dL * (1 - self.leaks[i])
+            masked = dL * (1 - self._leaks[i])
             zeros = tf.zeros_like(masked)
             self._positive = _plus(
                 self._positive, tf.where(G > 0, masked, zeros)
@@ -58,8 +58,8 @@ class StreamingGradDrop(Streaming):
             self._negative = _plus(
                 self._negative, tf.where(G < 0, masked, zeros)
             )
-            if any(self.leaks):
-                self._leaked = _plus(self._leaked, dL * self.leaks[i])
+            if any(self._leaks):
+                self._leaked = _plus(self._leaked, dL * self._leaks[i])
             if self.renormalize:
                 self._plain = _plus(self._plain, dL)
         sums = tf.stack(function.purity_sums(signed))
@@ -86,7 +86,7 @@ class StreamingGradDrop(Streaming):
                 [self._plain], [total], self.replica_sum
             )
             total *= tf.cast(ratio, total.dtype)
-        return tf.cast(total, self.activations.dtype)
+        return tf.cast(total, self._activations.dtype)
 
 
 def _plus(total: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:

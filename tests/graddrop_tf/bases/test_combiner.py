@@ -149,7 +149,7 @@ def test_two_calls_in_a_step_draw_apart():
 def test_chained_methods_of_one_seed_draw_apart():
     u = []
 
-    class Draws(gd.Combiner):
+    class Draws(gd.RandomCombiner):
         def combine(self, gradients, activations):
             u.append(self.uniform([8]))
             return gradients

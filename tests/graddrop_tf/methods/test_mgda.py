@@ -11,6 +11,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import graddrop_tf as gd
 from graddrop_tf.methods import mgda as mgda_lib
 from tests import reference
 from tests.cases import DTYPES, bounded
@@ -18,7 +19,12 @@ from tests.cases import DTYPES, bounded
 GAP = 1e-6
 RIDGE = 1e-6
 
-compiled_mgda = tf.function(mgda_lib.mgda)
+
+@tf.function
+def compiled_mgda(gradients):
+    return gd.MGDA().combine(gradients, gradients[0])
+
+
 compiled_weights = tf.function(mgda_lib.min_norm_weights)
 
 

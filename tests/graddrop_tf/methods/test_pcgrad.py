@@ -6,6 +6,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graddrop_tf import linalg
+from graddrop_tf.bases import gramian
 from graddrop_tf.methods import pcgrad as pcgrad_lib
 from tests import reference
 from tests.cases import DTYPES, bounded, eps
@@ -13,20 +15,29 @@ from tests.cases import DTYPES, bounded, eps
 both_forms = pytest.mark.parametrize("iterative", [False, True])
 
 
-compiled = tf.function(pcgrad_lib.pcgrad, reduce_retracing=True)
+def project(gradients, order, row_order=None):
+    """The library's functions of the Gram matrix, on gradients."""
+    rounding = linalg.gram_ridge(gradients[0].dtype)
+
+    def weigh(gram):
+        if row_order is None:
+            return pcgrad_lib.project(gram, order)
+        return pcgrad_lib.project_iteratively(gram, order, row_order, rounding)
+
+    return gramian.combine_by_gram(gradients, gradients[0], weigh)
 
 
-def pcgrad(
-    g, order, row_order=None, dtype="float64", function=pcgrad_lib.pcgrad
-):
-    """The library's function on arrays; returns T float64 arrays."""
+compiled = tf.function(project, reduce_retracing=True)
+
+
+def pcgrad(g, order, row_order=None, dtype="float64", function=project):
+    """The same on arrays; returns T float64 arrays."""
     extra = {}
     if row_order is not None:
         extra["row_order"] = tf.constant(row_order, tf.int32)
     out = function(
         [tf.constant(g_i, dtype) for g_i in g],
         tf.constant(order, tf.int32),
-        iterative=row_order is not None,
         **extra,
     )
     assert len(out) == len(g)

