@@ -1,4 +1,8 @@
-"""GradDrop and Random GradDrop as Keras layers."""
+"""GradDrop and Random GradDrop as Keras layers.
+
+Chen et al., "Just Pick a Sign: Optimizing Deep Multitask Models with
+Gradient Sign Dropout", NeurIPS 2020, section 3.
+"""
 
 from __future__ import annotations
 
