@@ -12,7 +12,7 @@ import numpy as np
 
 import graddrop_tf as gd
 from trainers.benchmarks import arithmetic, measuring
-from trainers.experiments import celeba
+from trainers.models import attribute_network
 
 NUM_LOSSES = 40
 BATCH_SIZE = 8
@@ -103,7 +103,9 @@ METHODS = (
 
 def make() -> tuple[keras.Model, keras.Model]:
     """Makes the network: trunk and heads."""
-    return celeba.make_network((IMAGE_SIZE, IMAGE_SIZE, 3), NUM_LOSSES)
+    return attribute_network.make_network(
+        (IMAGE_SIZE, IMAGE_SIZE, 3), NUM_LOSSES
+    )
 
 
 def compiled(
@@ -124,7 +126,7 @@ def compiled(
     )
     model.compile(
         keras.optimizers.Adam(1e-3),
-        loss=gd.VectorLoss(celeba.cross_entropy),
+        loss=gd.VectorLoss(attribute_network.cross_entropy),
         jit_compile=False,
     )
     return model

@@ -54,7 +54,7 @@ from data import attribute_sets as attribute_data
 from data import streams
 from trainers import config as config_lib
 from trainers import files
-from trainers.models import attribute_metrics
+from trainers.models import attribute_metrics, attribute_network
 from trainers.reporting import curves, plots
 from trainers.runs import columns, experiment
 from trainers.training import devices
@@ -63,8 +63,6 @@ _TABLE = "attributes.csv"
 _KEPT = "gradients/hypothetical_kept_share"
 _MONITORED_BATCHES = 16
 _MARGINALIZATION = ("graddrop", "graddrop(marginalize_batch=False)")
-_WIDTHS = (1, 2, 4, 8)
-_NUM_DENSE = 2
 _PAPER_ERROR = {
     "baseline": 8.71,
     "clip(1.0)": 8.70,
@@ -152,11 +150,7 @@ class CelebaConfig(config_lib.FitConfig):
                 raise ValueError(
                     f"{name}: got {getattr(self, name)}, expected at least 0."
                 )
-        if min(self.height, self.width) < 2 ** (len(_WIDTHS) - 1):
-            raise ValueError(
-                f"height, width: got {self.height} x {self.width}, expected "
-                "at least 8 x 8: the network halves an image three times."
-            )
+        attribute_network.check_image_size(self.height, self.width)
         self.factors()
 
     @property
@@ -169,62 +163,6 @@ class CelebaConfig(config_lib.FitConfig):
         return config_lib.parse_factors(
             "learning_rate_factors", self.learning_rate_factors
         )
-
-
-def make_network(
-    shape: tuple[int, int, int] = (218, 178, 3),
-    num_attributes: int = 40,
-    channels: int = 64,
-    synchronized: bool = False,
-) -> tuple[keras.Model, keras.Model]:
-    """Makes the nine-layer network of appendix A.4.
-
-    `[CONV-3-64][MAX][CONV-3-128]x2[MAX][CONV-3-256]x2[MAX][CONV-3-512]x2
-    [DENSE-512]x2[DENSE-40]`, batch norm and ReLU after every layer but the
-    last. As batch norm follows, only the last layer has a bias.
-
-    Args:
-        shape: Height, width and channels of the images.
-        num_attributes: T.
-        channels: Of the first convolution.
-        synchronized: Whether batch norm takes the statistics of all replicas.
-
-    Returns:
-        The trunk, up to the last convolution, and the heads, to logits
-        `[batch, T]`.
-    """
-    inputs = keras.Input(shape, name="image")
-    widths = [channels * width for width in _WIDTHS]
-
-    def normalized(hidden: keras.KerasTensor) -> keras.KerasTensor:
-        norm = keras.layers.BatchNormalization(synchronized=synchronized)
-        return keras.layers.ReLU()(norm(hidden))
-
-    def convolution(hidden: keras.KerasTensor, filters: int):
-        return normalized(
-            keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(
-                hidden
-            )
-        )
-
-    hidden = convolution(inputs, widths[0])
-    for width in widths[1:]:
-        hidden = keras.layers.MaxPooling2D()(hidden)
-        hidden = convolution(convolution(hidden, width), width)
-    trunk = keras.Model(inputs, hidden, name="trunk")
-    activations = keras.Input(hidden.shape[1:], name="activations")
-    hidden = keras.layers.Flatten()(activations)
-    for _ in range(_NUM_DENSE):
-        hidden = keras.layers.Dense(widths[-1], use_bias=False)(hidden)
-        hidden = normalized(hidden)
-    outputs = keras.layers.Dense(num_attributes, name="attributes")(hidden)
-    return trunk, keras.Model(activations, outputs, name="heads")
-
-
-@keras.saving.register_keras_serializable("celeba")
-def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Computes the sigmoid cross-entropy of each attribute, `[batch, T]`."""
-    return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
 
 
 @functools.cache
@@ -273,7 +211,7 @@ class Celeba(experiment.FitExperiment):
     def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
         """See the base class."""
         config, data = run.config, self._data(run)
-        trunk, heads = make_network(
+        trunk, heads = attribute_network.make_network(
             (config.height, config.width, data.channels),
             len(data.names),
             config.channels,
@@ -289,7 +227,9 @@ class Celeba(experiment.FitExperiment):
         )
         model.compile(
             keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.999),
-            loss=gd.VectorLoss(cross_entropy, names=data.names),
+            loss=gd.VectorLoss(
+                attribute_network.cross_entropy, names=data.names
+            ),
             metrics=_metrics(len(data.names)),
             jit_compile=config.jit_compile,
         )

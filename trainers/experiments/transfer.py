@@ -73,7 +73,7 @@ from trainers.models import densenet
 from trainers.reporting import curves as courses
 from trainers.reporting import plots, sweeps
 from trainers.runs import columns, experiment
-from trainers.training import devices
+from trainers.training import devices, schedules
 
 _TARGET = mixed_batches.TARGET
 _SOURCE = mixed_batches.SOURCE
@@ -169,61 +169,6 @@ class TransferConfig(config_lib.FitConfig):
         densenet.layers_per_block(self.depth)
 
 
-@keras.saving.register_keras_serializable("trainers")
-class Delayed(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that starts late; until then its first value holds.
-
-    Args:
-        schedule: The schedule.
-        start: The step at which it starts.
-    """
-
-    def __init__(
-        self,
-        schedule: keras.optimizers.schedules.LearningRateSchedule,
-        start: int,
-    ):
-        self.schedule = schedule
-        self.start = start
-
-    def __call__(self, step):
-        """Returns the value of a step."""
-        return self.schedule(
-            tf.maximum(tf.cast(step, tf.int64), self.start) - self.start
-        )
-
-    def get_config(self):
-        """Returns the constructor's arguments."""
-        schedule = keras.saving.serialize_keras_object(self.schedule)
-        return {"schedule": schedule, "start": self.start}
-
-    @classmethod
-    def from_config(cls, config):
-        """Rebuilds the schedule from `get_config`."""
-        schedule = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(schedule, config["start"])
-
-
-def make_heads(
-    features: Sequence[keras.KerasTensor], num_classes: Mapping[str, int]
-) -> keras.Model:
-    """Makes a linear classifier for each data set: features to logits.
-
-    Args:
-        features: Those of each data set, in the order of `num_classes`.
-        num_classes: By data set.
-
-    Returns:
-        A model from a list of features to a dict of logits by data set.
-    """
-    inputs = [keras.Input(x.shape[1:]) for x in features]
-    outputs = {
-        name: keras.layers.Dense(count, name=name)(x)
-        for x, (name, count) in zip(inputs, num_classes.items(), strict=True)
-    }
-    return keras.Model(inputs, outputs, name="heads")
-
-
 @functools.cache
 def _open(
     config: TransferConfig, data_dir: str | None
@@ -290,21 +235,22 @@ class Transfer(experiment.FitExperiment):
             depth=config.depth,
             growth_rate=config.growth_rate,
         )
-        heads = make_heads(
+        heads = densenet.make_heads(
             trunk.output,
             {name: images.num_classes for name, images in sets.items()},
         )
         model = gd.MultiLossModel(trunk, heads, recipe=recipe)
-        rate = keras.optimizers.schedules.ExponentialDecay(
-            config.learning_rate,
-            config.decay_steps,
-            config.decay_rate,
-            staircase=True,
+        rate = schedules.Delayed(
+            keras.optimizers.schedules.ExponentialDecay(
+                config.learning_rate,
+                config.decay_steps,
+                config.decay_rate,
+                staircase=True,
+            ),
+            config.decay_start,
         )
         model.compile(
-            keras.optimizers.Adam(
-                Delayed(rate, config.decay_start), beta_1=0.9, beta_2=0.999
-            ),
+            keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.999),
             loss={
                 name: keras.losses.SparseCategoricalCrossentropy(
                     from_logits=True

@@ -5,7 +5,7 @@ Networks", CVPR 2017, section 3: three dense blocks, bottleneck layers (B) and
 transitions that compress by one half (C).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
@@ -87,6 +87,26 @@ def make_trunk(
     x = keras.layers.GlobalAveragePooling2D()(normalize(x))
     features = domain_normalization.DomainSplit(len(domains))(x, sizes)
     return keras.Model(images, features, name="trunk")
+
+
+def make_heads(
+    features: Sequence[keras.KerasTensor], num_classes: Mapping[str, int]
+) -> keras.Model:
+    """Makes a linear classifier for each data set: features to logits.
+
+    Args:
+        features: Those of each data set, in the order of `num_classes`.
+        num_classes: By data set.
+
+    Returns:
+        A model from a list of features to a dict of logits by data set.
+    """
+    inputs = [keras.Input(x.shape[1:]) for x in features]
+    outputs = {
+        name: keras.layers.Dense(count, name=name)(x)
+        for x, (name, count) in zip(inputs, num_classes.items(), strict=True)
+    }
+    return keras.Model(inputs, outputs, name="heads")
 
 
 def _convolution(x, channels: int, size: int):

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from trainers.benchmarks import methods
-from trainers.experiments import celeba
+from trainers.models import attribute_network
 
 
 def tiny_network():
-    return celeba.make_network((8, 8, 3), 5, channels=1)
+    return attribute_network.make_network((8, 8, 3), 5, channels=1)
 
 
 def test_counts_by_hand():
-    trunk, heads = celeba.make_network((16, 16, 3), 6, channels=2)
+    trunk, heads = attribute_network.make_network((16, 16, 3), 6, channels=2)
     assert trunk.output.shape == (None, 2, 2, 16)
     trunk_count = 9 * (
         256 * 3 * 2

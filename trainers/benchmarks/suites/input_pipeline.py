@@ -7,7 +7,7 @@ import numpy as np
 from data import attribute_sets
 from data.drawn_faces import builder as drawn_faces
 from trainers.benchmarks import measuring, methods
-from trainers.experiments import celeba
+from trainers.models import attribute_network
 
 _NUM_IMAGES = 256
 _SHAPE = attribute_sets.Shape(218, 178)
@@ -34,7 +34,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
                 pass
 
         progress.say("building the model")
-        network = celeba.make_network(
+        network = attribute_network.make_network(
             (_SHAPE.height, _SHAPE.width, faces.channels), len(faces.names)
         )
         step = methods.make_step(methods.BASELINE, *network)

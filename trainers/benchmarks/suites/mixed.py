@@ -12,7 +12,6 @@ import numpy as np
 import graddrop_tf as gd
 from data import mixed_batches
 from trainers.benchmarks import arithmetic, measuring
-from trainers.experiments import transfer
 from trainers.models import densenet
 
 _IMAGE_SHAPE = (32, 32, 3)
@@ -38,7 +37,7 @@ def make_network(
         The trunk and the heads.
     """
     trunk = densenet.make_trunk(image_shape, list(num_classes), **shape)
-    return trunk, transfer.make_heads(trunk.output, num_classes)
+    return trunk, densenet.make_heads(trunk.output, num_classes)
 
 
 def make_step(

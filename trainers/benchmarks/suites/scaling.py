@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from trainers.benchmarks import measuring, methods, peaks
-from trainers.experiments import celeba
+from trainers.models import attribute_network
 from trainers.training import devices
 
 _DEVICES = (1, 2, 4)
@@ -103,7 +103,7 @@ def make_step(case: Case) -> measuring.Step:
         )
         model.compile(
             keras.optimizers.Adam(1e-3),
-            loss=gd.VectorLoss(celeba.cross_entropy),
+            loss=gd.VectorLoss(attribute_network.cross_entropy),
             jit_compile=False,
         )
         model.optimizer.build(model.trainable_variables)
