@@ -15,9 +15,10 @@ from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.pcgrad import PCGrad
 from graddrop_tf.model import MultiLossModel
 from graddrop_tf.monitor.callback import GradientMonitor
-from graddrop_tf.recipe import Recipe, RecipeState
+from graddrop_tf.recipe import Recipe
 from graddrop_tf.step.clipping import clip_after_reduction
-from graddrop_tf.step.gradients import compute_gradients
+from graddrop_tf.step.custom_loop import compute_gradients
+from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
 
 __all__ = [

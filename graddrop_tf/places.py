@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -30,9 +29,13 @@ class Shared:
         """Returns the activations of each of T losses."""
         return [self.activations] * num_losses
 
-    def map(self, function) -> Any:
-        """Applies a function to each tensor; keeps the structure."""
-        return function(self.activations)
+    def dense(self, gradient) -> tf.Tensor:
+        """Returns the gradient as a tensor, zeros in place of None."""
+        return _dense(gradient, self.activations)
+
+    def pick(self, gradient, index: int) -> tf.Tensor:
+        """Returns the gradient of loss `index`, dense."""
+        return self.dense(gradient)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +63,36 @@ class Separated:
             )
         return list(self.activations)
 
-    def map(self, function) -> list:
-        """Applies a function to each tensor; keeps the structure."""
-        return [function(a) for a in self.activations]
+    def dense(self, gradients) -> list[tf.Tensor]:
+        """Returns gradients as tensors, zeros in place of None."""
+        pairs = zip(gradients, self.activations, strict=True)
+        return [_dense(g, a) for g, a in pairs]
+
+    def pick(self, gradients, index: int) -> tf.Tensor:
+        """Returns the gradient of loss `index`, dense.
+
+        Raises:
+            ValueError: If the loss depends on the activations of another.
+        """
+        others = [
+            i for i, g in enumerate(gradients) if g is not None and i != index
+        ]
+        if others:
+            raise ValueError(
+                "Batch-separated losses must each depend on their own "
+                f"activations. Received: loss {index} depends on those of "
+                f"{others}."
+            )
+        return _dense(gradients[index], self.activations[index])
 
 
 Place = Shared | Separated
+
+
+def _dense(gradient, like: tf.Tensor) -> tf.Tensor:
+    if gradient is None:
+        return tf.zeros_like(like)
+    return tf.ensure_shape(tf.convert_to_tensor(gradient), like.shape)
 
 
 def of(activations) -> Place:

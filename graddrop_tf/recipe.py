@@ -6,14 +6,13 @@ import ast
 import dataclasses
 from collections.abc import Sequence
 
-import keras
-
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.configuration import Configuration, constructor_arguments
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_count, is_number
+from graddrop_tf.checks import is_number
 from graddrop_tf.methods import METHODS
+from graddrop_tf.step.state import RecipeState
 
 _OWN_TERMS = ("baseline", "clip", "penalty")
 
@@ -149,85 +148,29 @@ class Recipe:
         Raises:
             ValueError: Where a method does not fit that many losses.
         """
-        state = RecipeState(self)
+        state = self.make_state()
         state.set_losses(num_losses)
         return state
 
-
-@keras.saving.register_keras_serializable("graddrop_tf")
-class RecipeState(keras.layers.Layer):
-    """The layers and variables that a model builds from its recipe.
-
-    Attributes:
-        recipe: The recipe.
-        combiner: A `gd.Chain` of its combiners.
-        weighting: A `gd.Weighting`, or None.
-    """
-
-    def __init__(
-        self,
-        recipe: Recipe | None = None,
-        *,
-        combiner: Chain | None = None,
-        weighting: Weighting | None = None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        recipe = Recipe() if recipe is None else recipe
-        self.recipe = recipe
-        if combiner is None:
-            combiner = Chain([c.build() for c in recipe.combiners])
-        if weighting is None and recipe.weighting is not None:
-            weighting = recipe.weighting.build()
-        self.combiner = combiner
-        self.weighting = weighting
-        if not combiner.built:
-            combiner.build()
-        self.built = True
-
-    @property
-    def needs_per_loss_gradients(self) -> bool:
-        """Whether the gradients of the losses are needed one by one."""
-        return bool(self.combiner.combiners) or self.weighting is not None
-
-    def set_losses(
-        self, num_losses: int, names: Sequence[str] | None = None
-    ) -> None:
-        """Tells the methods their losses and creates their variables.
-
-        Raises:
-            ValueError: Where a method does not fit them.
-        """
-        check_count("num_losses", num_losses)
-        self.combiner.set_losses(num_losses, names)
-        if self.weighting is not None:
-            self.weighting.build(num_losses)
-
-    def get_config(self):
-        """Returns the layers as built, with their seeds."""
-        serialize = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "combiner": serialize(self.combiner),
-            "weighting": serialize(self.weighting),
-            "global_clipnorm": self.recipe.global_clipnorm,
-            "gradient_penalty": self.recipe.gradient_penalty,
-        }
+    def make_state(self) -> RecipeState:
+        """Makes the recipe's layers, for losses that are not yet known."""
+        weighting = self.weighting
+        return RecipeState(
+            Chain([c.build() for c in self.combiners]),
+            None if weighting is None else weighting.build(),
+            self.global_clipnorm,
+            self.gradient_penalty,
+        )
 
     @classmethod
-    def from_config(cls, config):
-        """Rebuilds the layers from `get_config`."""
-        config = dict(config)
-        deserialize = keras.saving.deserialize_keras_object
-        combiner = deserialize(config.pop("combiner"))
-        weighting = deserialize(config.pop("weighting"))
-        recipe = Recipe(
-            weighting,
-            combiner.combiners,
-            config.pop("global_clipnorm"),
-            config.pop("gradient_penalty"),
+    def from_state(cls, state: RecipeState) -> Recipe:
+        """Returns the recipe that a state carries out."""
+        return cls(
+            state.weighting,
+            state.combiner.combiners,
+            state.global_clipnorm,
+            state.gradient_penalty,
         )
-        return cls(recipe, combiner=combiner, weighting=weighting, **config)
 
 
 def _configuration(value, kind: type, argument: str) -> Configuration:

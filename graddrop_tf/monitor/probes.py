@@ -9,12 +9,12 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg
+from graddrop_tf import linalg, places
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop.layer import SignDropout
 from graddrop_tf.model import MultiLossModel
-from graddrop_tf.step.gradients import per_loss_gradients, weights_of
+from graddrop_tf.step.gradients import LossGradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,9 @@ class _ModelProbe(Probe):
             tape.watch(activations)
             y_pred = model.heads(activations, training=True)
             losses = model.per_loss_values(y, y_pred, sample_weight)
-        factors = weights_of(state, losses) * factor
-        gradients = per_loss_gradients(tape, losses, activations, factors)
+        factors = state.loss_weights(losses) * factor
+        place = places.of(activations)
+        gradients = LossGradients(tape, losses, place, factors).of()
         step = state.combiner.next_step()
         return [Place("", state.combiner, step, activations, gradients)]
 

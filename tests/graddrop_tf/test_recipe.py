@@ -112,7 +112,7 @@ def test_state_survives_its_config(text):
     config = keras.saving.serialize_keras_object(state)
     rebuilt = keras.saving.deserialize_keras_object(config)
     assert rebuilt.get_config() == state.get_config()
-    assert rebuilt.recipe.global_clipnorm == state.recipe.global_clipnorm
+    assert rebuilt.global_clipnorm == state.global_clipnorm
     assert [w.shape for w in rebuilt.weights] == [
         w.shape for w in state.weights
     ]

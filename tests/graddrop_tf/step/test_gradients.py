@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf import places
 from graddrop_tf.step import gradients
 from graddrop_tf.step.clipping import clip_by_global_norm
 from tests.graddrop_tf.models import (
@@ -133,14 +134,15 @@ def test_custom_loop_refuses_what_it_cannot_do():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_grouped_backward_passes_are_the_losses_in_order(size, monkeypatch):
-    monkeypatch.setattr(gradients, "_losses_at_once", lambda *_: size)
+    monkeypatch.setattr(gradients, "losses_at_once", lambda *_: size)
     x = tf.constant([[1.0, -2.0, 3.0]])
     powers = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
         losses = tf.reduce_sum(powers * x**2, axis=1)
     factors = tf.constant([1.0, 1.0, 0.5, 1.0, 2.0])
-    result = gradients.per_loss_gradients(tape, losses, x, factors)
+    place = places.of(x)
+    result = gradients.LossGradients(tape, losses, place, factors).of()
     # d(c x^2)/dx = 2 c x.
     for scale, gradient in zip([2.0, 4.0, 3.0, 8.0, 20.0], result, strict=True):
         np.testing.assert_allclose(gradient, scale * x)

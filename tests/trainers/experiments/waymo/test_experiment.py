@@ -128,7 +128,7 @@ def test_the_rate_rises_then_falls_as_a_cosine(data_dir, tmp_path):
 def test_every_run_clips(method, norm, data_dir, tmp_path):
     run = _run(data_dir, tmp_path, method)
     model = waymo.Waymo().build(run, gd.Recipe.parse(method))
-    assert model.recipe_state.recipe.global_clipnorm == norm
+    assert model.recipe.global_clipnorm == norm
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""Combined gradients in a custom training loop."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from graddrop_tf import places
+from graddrop_tf.step import clipping
+from graddrop_tf.step.gradients import Losses, LossGradients, count_losses
+from graddrop_tf.step.state import RecipeState
+
+Gradient = tf.Tensor | tf.IndexedSlices | None
+
+
+def compute_gradients(
+    tape: tf.GradientTape,
+    losses: Losses,
+    activations,
+    variables,
+    state: RecipeState,
+) -> list[Gradient]:
+    """Computes combined gradients in a custom training loop.
+
+    Variables that the activations depend on receive the combined gradient;
+    all others (the heads') that of the sum of their losses. A loss must not
+    reach a trunk variable except through the activations. In a `tf.function`
+    the cost is one backward pass through the trunk; in eager mode a tape that
+    recorded the trunk is walked for each loss. Under `tf.distribute` divide
+    each loss by the number of replicas, as Keras' own losses are; where the
+    heads sum over replicas (synchronized batch norm), pass a list of scalars.
+
+    Args:
+        tape: A persistent tape that recorded trunk, heads and losses.
+        losses: A list of T scalars, or a tensor `[T]`.
+        activations: The shared activations A, or a list with A_i for each
+            loss if they are batch separated.
+        variables: Trainable variables.
+        state: `recipe.build(num_losses)`, made once, outside of the step.
+
+    Returns:
+        A gradient for each variable, to be applied by an optimizer; None for
+        a variable that no loss depends on.
+
+    Raises:
+        ValueError: If the numbers of losses differ, the tape is not
+            persistent, or the recipe has a gradient penalty.
+
+    Example:
+        >>> state = gd.Recipe.parse("graddrop").build(num_losses=2)
+        >>> with tf.GradientTape(persistent=True) as tape:
+        ...     activations = trunk(x, training=True)
+        ...     losses = [loss_a(activations), loss_b(activations)]
+        >>> grads = gd.compute_gradients(
+        ...     tape, losses, activations, trunk.trainable_variables, state
+        ... )
+    """
+    _check(tape, state)
+    state.set_losses(count_losses(losses), state.combiner.loss_names)
+    factors = state.loss_weights(losses)
+    gradients = LossGradients(tape, losses, places.of(activations), factors)
+    combined, norms = state.combine(gradients)
+    variables = [getattr(v, "value", v) for v in variables]
+    trunk = tape.gradient(activations, variables, output_gradients=combined)
+    heads = gradients.of_sum(variables)
+    grads = [
+        head if through is None else through
+        for through, head in zip(trunk, heads, strict=True)
+    ]
+    state.update(losses, norms, factors)
+    if state.global_clipnorm is not None:
+        grads = clipping.clip_unreduced(grads, state.global_clipnorm)
+    return grads
+
+
+def _check(tape: tf.GradientTape, state: RecipeState) -> None:
+    if state.gradient_penalty:
+        raise ValueError(
+            "A gradient penalty needs the inputs: use `gd.MultiLossModel`. "
+            f"Received: gradient_penalty={state.gradient_penalty}."
+        )
+    if not getattr(tape, "_persistent", True):
+        raise ValueError(
+            "Per-loss gradients need a persistent tape. Use "
+            "`tf.GradientTape(persistent=True)`."
+        )

@@ -1,0 +1,151 @@
+"""The layers and variables that carry out a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf import linalg, random, replicas
+from graddrop_tf.bases.chain import Chain
+from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.checks import check_count
+from graddrop_tf.step.gradients import (
+    Losses,
+    LossGradients,
+    as_vector,
+    count_losses,
+)
+
+
+@keras.saving.register_keras_serializable("graddrop_tf")
+class RecipeState(keras.layers.Layer):
+    """The stages of a step: weights of the losses, then combined gradients.
+
+    `gd.Recipe.build` makes it. Save it with the model: it holds the step from
+    which masks are drawn and the variables of the weighting.
+
+    Attributes:
+        combiner: A `gd.Chain` of the recipe's combiners.
+        weighting: A `gd.Weighting`, or None.
+        global_clipnorm: Norm at which the final gradient is clipped, or None.
+        gradient_penalty: Factor of the gradient penalty.
+    """
+
+    def __init__(
+        self,
+        combiner: Chain,
+        weighting: Weighting | None = None,
+        global_clipnorm: float | None = None,
+        gradient_penalty: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.combiner = combiner
+        self.weighting = weighting
+        self.global_clipnorm = global_clipnorm
+        self.gradient_penalty = gradient_penalty
+        if not combiner.built:
+            combiner.build()
+        self.built = True
+
+    @property
+    def needs_per_loss_gradients(self) -> bool:
+        """Whether the gradients of the losses are needed one by one."""
+        return bool(self.combiner.combiners) or self.weighting is not None
+
+    def set_losses(
+        self, num_losses: int, names: Sequence[str] | None = None
+    ) -> None:
+        """Tells the methods their losses and creates their variables.
+
+        Raises:
+            ValueError: If a method does not fit them.
+        """
+        check_count("num_losses", num_losses)
+        self.combiner.set_losses(num_losses, names)
+        if self.weighting is not None:
+            self.weighting.build(num_losses)
+
+    def loss_weights(self, losses: Losses) -> tf.Tensor:
+        """Returns the weights `[T]` of this step, 1 without a weighting."""
+        if self.weighting is None:
+            return tf.ones([count_losses(losses)])
+        return self.weighting.current_weights()
+
+    def combine(self, gradients: LossGradients, chunk_size: int | None = None):
+        """Computes the gradient that the trunk receives.
+
+        Args:
+            gradients: The gradients of the weighted losses.
+            chunk_size: How many of them may exist at once.
+
+        Returns:
+            The gradient in the structure of the activations, and the norms
+            `[T]` of the per-loss gradients, None without a weighting.
+        """
+        if not self.needs_per_loss_gradients:
+            return gradients.of_sum(), None
+        with random.drawing(self.combiner.next_step()):
+            if chunk_size is not None:
+                return self._stream(gradients, chunk_size)
+            parts = gradients.of()
+            norms = self._norms(parts)
+            place = gradients.place
+            if place.separate:
+                return self.combiner.combine(parts, place.activations), norms
+            return self.combiner.combine_to_sum(parts, place.activations), norms
+
+    def _norms(self, gradients: list[tf.Tensor]) -> tf.Tensor | None:
+        if self.weighting is None:
+            return None
+        squares = linalg.squared_norms(gradients, replicas.sum_over_replicas)
+        return tf.sqrt(squares)
+
+    def _stream(self, gradients: LossGradients, chunk_size: int):
+        """Combines chunk by chunk, each after the one before."""
+        count = gradients.num_losses
+        stream = self.combiner.streaming()
+        stream.start(count, gradients.place.activations)
+        norms, accumulators = [], []
+        for first in range(0, count, chunk_size):
+            indices = range(first, min(first + chunk_size, count))
+            parts = gradients.of(indices, accumulators)
+            norms.append(self._norms(parts))
+            accumulators = stream.add(indices, parts)
+        total = stream.finish()
+        return total, None if self.weighting is None else tf.concat(norms, 0)
+
+    def update(self, losses: Losses, norms, factors: tf.Tensor) -> None:
+        """Advances the weighting, after its weights were used.
+
+        Args:
+            losses: The losses, divided by the number of replicas.
+            norms: Norms of the per-loss gradients, as `combine` returns them.
+            factors: `[T]`, what the losses were multiplied by.
+        """
+        if self.weighting is None:
+            return
+        self.weighting.update(
+            replicas.sum_over_replicas(as_vector(losses)),
+            tf.cast(norms / tf.cast(factors, norms.dtype), tf.float32),
+        )
+
+    def get_config(self):
+        """Returns the layers as built, with their seeds."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "combiner": serialize(self.combiner),
+            "weighting": serialize(self.weighting),
+            "global_clipnorm": self.global_clipnorm,
+            "gradient_penalty": self.gradient_penalty,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Rebuilds the layers from `get_config`."""
+        deserialize = keras.saving.deserialize_keras_object
+        layers = {k: deserialize(config[k]) for k in ("combiner", "weighting")}
+        return cls(**{**config, **layers})
