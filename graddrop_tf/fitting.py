@@ -42,16 +42,6 @@ def train_on_replicas(model: keras.Model) -> keras.Model:
     if strategy.num_replicas_in_sync == 1:
         return model
 
-    def build(iterator=None, data_batch=None):
-        if iterator is not None:
-            # Without a look at the data, which a second pass might shuffle
-            # in another way.
-            data_batch = keras.tree.map_structure(
-                _spec_of_one, iterator._distributed_dataset.element_spec
-            )
-        with strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
-
     def make_train_function(force=False):
         if model.train_function is None or force:
             _refuse_xla(model)
@@ -66,10 +56,27 @@ def train_on_replicas(model: keras.Model) -> keras.Model:
         return model.test_function
 
     # Not tracked as parts of the model.
-    object.__setattr__(model, "_maybe_symbolic_build", build)
+    object.__setattr__(model, "_maybe_symbolic_build", _builder(model))
     object.__setattr__(model, "make_train_function", make_train_function)
     object.__setattr__(model, "make_test_function", make_test_function)
     return model
+
+
+def _builder(model: keras.Model):
+    """Returns a symbolic build that does not look at the data.
+
+    A second pass over them might shuffle in another way.
+    """
+
+    def build(iterator=None, data_batch=None):
+        if iterator is not None:
+            data_batch = keras.tree.map_structure(
+                _spec_of_one, iterator._distributed_dataset.element_spec
+            )
+        with model.distribute_strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
+
+    return build
 
 
 def _spec_of_one(spec) -> tf.TensorSpec | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from graddrop_tf import linalg
+from graddrop_tf import places
 from graddrop_tf.bases.combiner import Combiner
 
 
@@ -37,7 +37,7 @@ def inference_model(model: keras.Model) -> keras.Model:
         if not isinstance(layer, Combiner):
             return layer(*args, **kwargs)
         inputs = args[0]
-        if linalg.is_separate(inputs):
+        if places.of(inputs).separate:
             return list(inputs)
         return [inputs] * layer.num_losses
 

@@ -1,9 +1,7 @@
 """Per-loss gradients as lists, stacks, norms and Gram matrices.
 
-A *per-loss gradient list* has one tensor for each loss: all of one shape
-where the losses share their activations, each of its own where they are
-batch separated. All magnitudes from 1e-30 to 1e30 are right in float32:
-products are taken of values divided by their largest magnitude.
+All magnitudes from 1e-30 to 1e30 are right in float32: values are divided by
+their largest magnitude before they are multiplied.
 """
 
 from __future__ import annotations
@@ -41,44 +39,6 @@ def as_list(gradients) -> list[tf.Tensor]:
             "Expected one gradient for each loss. Received an empty list."
         )
     return [tf.convert_to_tensor(g) for g in gradients]
-
-
-def is_separate(activations) -> bool:
-    """Returns whether activations are batch separated (a list)."""
-    return isinstance(activations, (list, tuple))
-
-
-def check_shapes(gradients: Sequence[tf.Tensor], activations) -> None:
-    """Checks that every gradient has the shape of its activations.
-
-    Raises:
-        ValueError: Where a number or a shape does not match.
-    """
-    if is_separate(activations):
-        if len(activations) != len(gradients):
-            raise ValueError(
-                "Batch-separated activations need one tensor for each loss. "
-                f"Received {len(activations)} activations and "
-                f"{len(gradients)} gradients."
-            )
-        matching = list(activations)
-    else:
-        matching = [activations] * len(gradients)
-    for index, (gradient, activation) in enumerate(
-        zip(gradients, matching, strict=True)
-    ):
-        if not activation.shape.is_compatible_with(gradient.shape):
-            raise ValueError(
-                "A gradient must have the shape of its activations. "
-                f"Received for loss {index}: gradient of shape "
-                f"{gradient.shape}, activations of shape {activation.shape}."
-            )
-    features = [g.shape[1:] for g in gradients]
-    if any(not f.is_compatible_with(features[0]) for f in features):
-        raise ValueError(
-            "Gradients may differ in their batch size only. Received shapes "
-            f"{[tuple(g.shape) for g in gradients]}."
-        )
 
 
 def accumulation_dtype(dtype: tf.DType) -> tf.DType:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg, random, replicas
+from graddrop_tf import places, random, replicas
 from graddrop_tf.bases.configuration import Configurable
 from graddrop_tf.checks import check_count
 
@@ -176,7 +176,7 @@ class Combiner(Configurable, keras.layers.Layer):
     def call(self, inputs, training=False):
         """Gives each loss its branch of the activations."""
         num_losses = self._count(inputs)
-        separate = linalg.is_separate(inputs)
+        separate = places.of(inputs).separate
         if not training:
             return list(inputs) if separate else [inputs] * num_losses
         step = self.next_step()
@@ -208,11 +208,11 @@ class Combiner(Configurable, keras.layers.Layer):
                 f"`{type(self).__name__}.combine` must return one gradient "
                 f"for each of {len(gradients)} losses. Received: {combined}."
             )
-        linalg.check_shapes(combined, activations)
+        places.check_shapes(combined, activations)
         return list(combined)
 
     def _count(self, inputs) -> int:
-        if linalg.is_separate(inputs):
+        if places.of(inputs).separate:
             self.set_losses(len(inputs), self.loss_names)
             return len(inputs)
         if self.num_losses is None:
@@ -226,8 +226,7 @@ class Combiner(Configurable, keras.layers.Layer):
 
     def compute_output_spec(self, inputs, training=False):
         """Returns the specification of every branch."""
-        num_losses = self._count(inputs)
-        tensors = list(inputs) if linalg.is_separate(inputs) else [inputs]
+        tensors = places.of(inputs).of_each(self._count(inputs))
         if any(not t.shape for t in tensors):
             raise ValueError(
                 f"{type(self).__name__} needs a batch axis. Received: a "
@@ -238,19 +237,13 @@ class Combiner(Configurable, keras.layers.Layer):
                 "Batch-separated activations may differ in their batch size "
                 f"only. Received shapes {[tuple(t.shape) for t in tensors]}."
             )
-        specs = [
-            keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors
-        ]
-        if linalg.is_separate(inputs):
-            return specs
         return [
-            keras.KerasTensor(specs[0].shape, self.compute_dtype)
-            for _ in range(num_losses)
+            keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors
         ]
 
     def compute_mask(self, inputs, previous_mask=None):
         """Passes a mask on to every branch."""
-        if linalg.is_separate(inputs):
+        if places.of(inputs).separate:
             return previous_mask
         return [previous_mask] * self._count(inputs)
 

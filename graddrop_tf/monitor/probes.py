@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg, places
+from graddrop_tf import places
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop.layer import SignDropout
@@ -193,7 +193,7 @@ class _Tap(keras.layers.Layer):
     def call(self, inputs):
         step = tf.identity(self._combiner.step.value)
         branches = self._combiner(inputs, training=True)
-        self._show(self._combiner, step, branches, linalg.is_separate(inputs))
+        self._show(self._combiner, step, branches, places.of(inputs).separate)
         return branches
 
     def compute_output_spec(self, inputs):

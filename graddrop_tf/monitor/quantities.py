@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from graddrop_tf import linalg, random
+from graddrop_tf import linalg, places, random
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.methods.graddrop.function import (
@@ -103,7 +103,7 @@ def mean_cosine_and_conflict_rate(
         gradient is not finite.
     """
     gradients = linalg.as_list(gradients)
-    if linalg.is_separate(activations):
+    if places.of(activations).separate:
         gradients = signed_gradients(gradients, activations)
     gram = linalg.Rows.of(gradients).gram()
     norms = tf.sqrt(tf.linalg.diag_part(gram))

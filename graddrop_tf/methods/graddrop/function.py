@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from graddrop_tf import linalg, replicas
+from graddrop_tf import linalg, places, replicas
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
     check_leak,
@@ -71,7 +71,7 @@ def graddrop(
     """
     gradients = linalg.as_list(gradients)
     activations = _as_tensors(activations)
-    linalg.check_shapes(gradients, activations)
+    places.check_shapes(gradients, activations)
     f = resolve_purity_transform(k, purity_transform)
     l = check_leak(leak, len(gradients))  # noqa: E741
     # A list, not a stack: each tensor fits the cache.
@@ -174,7 +174,7 @@ def signed_gradients(
         T tensors, `float64` for `float64` gradients, otherwise `float32`:
         `[1, ...]` if summed over the batch, otherwise `[batch, ...]`.
     """
-    separate = linalg.is_separate(activations)
+    separate = places.of(activations).separate
     dtype = linalg.accumulation_dtype(gradients[0].dtype)
     if separate:
         signs = [tf.cast(tf.sign(a), dtype) for a in activations]
@@ -238,7 +238,7 @@ def trunk_gradients(
         The sum alone if the activations are shared, `float32` or `float64`;
         the gradients themselves if they are batch separated.
     """
-    if linalg.is_separate(activations):
+    if places.of(activations).separate:
         return list(gradients)
     dtype = linalg.accumulation_dtype(gradients[0].dtype)
     return [tf.add_n([tf.cast(g, dtype) for g in gradients])]
@@ -271,7 +271,7 @@ def norm_ratio(
 
 
 def _as_tensors(activations):
-    if linalg.is_separate(activations):
+    if places.of(activations).separate:
         return [tf.convert_to_tensor(a) for a in activations]
     return tf.convert_to_tensor(activations)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg
+from graddrop_tf import places
 from graddrop_tf.bases.combiner import RandomCombiner
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
@@ -87,7 +87,7 @@ class SignDropout(RandomCombiner):
         return graddrop(
             gradients,
             activations,
-            uniform=self._draw(gradients[0], linalg.is_separate(activations)),
+            uniform=self._draw(gradients[0], places.of(activations).separate),
             leak=self.leaks(len(gradients)),
             k=self.k,
             purity_transform=self.purity_transform,
