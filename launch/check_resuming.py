@@ -18,13 +18,12 @@ import sys
 
 from absl import flags
 
-from launch import command
+from launch import command, run_flags
 from trainers import errors
-from trainers.experiments import registry
 from trainers.runs import kill_check
 
 FLAGS = flags.FlagValues()
-command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+run_flags.define(FLAGS)
 flags.DEFINE_string(
     "method", None, "Required; a recipe as in launch.train.", flag_values=FLAGS
 )
@@ -40,13 +39,13 @@ flags.DEFINE_integer(
 @command.with_config(FLAGS, __doc__, "experiment", "method", "run_dir")
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    if FLAGS.strategy not in ("auto", "one") or FLAGS.logical_cpus > 1:
+    if not run_flags.read_devices(FLAGS).are_one:
         raise errors.UserError(
             f"--strategy: got {FLAGS.strategy} with {FLAGS.logical_cpus} "
             "logical CPUs, expected one device, as only there bits repeat; "
             "leave out --strategy and --logical_cpus."
         )
-    run_flags = [
+    flags_of_run = [
         f"--experiment={FLAGS.experiment}",
         f"--method={FLAGS.method}",
         f"--seed={FLAGS.seed}",
@@ -54,11 +53,11 @@ def main(texts: dict[str, str]) -> int:
         *(f"--config.{name}={text}" for name, text in texts.items()),
     ]
     if FLAGS.data_dir is not None:
-        run_flags.append(
+        flags_of_run.append(
             f"--data_dir={pathlib.Path(FLAGS.data_dir).absolute()}"
         )
     problems = kill_check.Check(
-        flags=run_flags,
+        flags=flags_of_run,
         directory=pathlib.Path(FLAGS.run_dir),
         num_kills=FLAGS.kills,
         seed=FLAGS.seed,

@@ -1,6 +1,5 @@
-"""What all commands share: reading flags, and answering in one line."""
+"""Reads the flags of a command, and answers mistakes in one line."""
 
-import dataclasses
 import functools
 import io
 import os
@@ -11,91 +10,12 @@ from typing import TextIO
 
 from absl import flags
 
-from trainers import config, errors
+from trainers import errors
 from trainers.training import workers
 
 _CONFIG = "--config."
 # Flags that absl adds of itself.
 _ABSL_OWN = ("flagfile", "undefok")
-
-
-def define_run_flags(values: flags.FlagValues, experiments: dict) -> None:
-    """Defines the flags that every command with runs has.
-
-    Args:
-        values: Where to define them.
-        experiments: All experiments by name.
-    """
-    defaults = "\n".join(
-        f"{name}: {_values_text(experiment.defaults)}"
-        for name, experiment in experiments.items()
-    )
-    flags.DEFINE_string(
-        "experiment", None, f"Required; one of {', '.join(experiments)}.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "run_dir", None, "Required; where everything goes.", flag_values=values
-    )
-    flags.DEFINE_string(
-        "data_dir", None,
-        "Where prepared data sets lie, for experiments that read some.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "strategy", "auto",
-        "`one` device, all of them `mirrored`, or `auto`: mirrored where "
-        "there are several. With `multi_worker`, for launch.train alone, the "
-        "command is started once for each worker; TF_CONFIG or Slurm's "
-        "variables say which it is, and all see one --run_dir.",
-        flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "logical_cpus", 1, "How many devices to make of the CPU.",
-        lower_bound=1, flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "config.FIELD", None,
-        "Changes a value of the experiment, as in --config.steps=100. "
-        f"Defaults:\n{defaults}",
-        flag_values=values,
-    )  # fmt: skip
-
-
-def define_switches(values: flags.FlagValues) -> None:
-    """Defines short names of values that the configs of training share.
-
-    Args:
-        values: Where to define them.
-    """
-    flags.DEFINE_enum(
-        "mixed_precision", None, config.PRECISIONS,
-        "Short for --config.mixed_precision.", flag_values=values,
-    )  # fmt: skip
-    flags.DEFINE_bool(
-        "jit_compile", None, "Short for --config.jit_compile.",
-        flag_values=values,
-    )  # fmt: skip
-    for name in "steps_per_execution", "gradient_accumulation_steps":
-        flags.DEFINE_integer(
-            name, None, f"Short for --config.{name}.", lower_bound=1,
-            flag_values=values,
-        )  # fmt: skip
-
-
-def switches(values: flags.FlagValues) -> dict[str, str]:
-    """Returns what `define_switches` was given, as texts by field."""
-    names = (
-        "mixed_precision",
-        "jit_compile",
-        "steps_per_execution",
-        "gradient_accumulation_steps",
-    )
-    return {
-        name: str(values[name].value)
-        for name in names
-        if values[name].value is not None
-    }
 
 
 def speak_as(worker: workers.Worker) -> None:
@@ -123,12 +43,6 @@ class _Named(io.TextIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
-
-
-def _values_text(values: config.Config) -> str:
-    return ", ".join(
-        f"{name}={value}" for name, value in dataclasses.asdict(values).items()
-    )
 
 
 def with_flags(

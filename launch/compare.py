@@ -7,19 +7,16 @@ Started again, it does what is not done yet. Methods are recipes as in
 launch.train, separated by commas outside of brackets.
 """
 
-import pathlib
-
 from absl import flags
 
-from launch import command
-from trainers import config
+from launch import command, run_flags
 from trainers.experiments import registry
 from trainers.reporting import report
 from trainers.runs import comparison, execution
 from trainers.training import devices
 
 FLAGS = flags.FlagValues()
-command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+run_flags.define(FLAGS)
 flags.DEFINE_string(
     "methods", ",".join(comparison.METHODS), "What to compare.",
     flag_values=FLAGS,
@@ -33,23 +30,22 @@ flags.DEFINE_string(
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
     devices.split_cpu(FLAGS.logical_cpus)
-    directory = pathlib.Path(FLAGS.run_dir)
+    run = run_flags.make_run(FLAGS, texts)
     num_failed = comparison.Comparison(
-        experiment=FLAGS.experiment,
-        methods=[
-            str(execution.parse_method(text))
+        experiment=run.experiment,
+        recipes=[
+            execution.parse_method(text)
             for text in comparison.split_methods(FLAGS.methods)
         ],
         seeds=comparison.split_seeds(FLAGS.seeds),
-        config=config.override(registry.find(FLAGS.experiment).defaults, texts),
-        directory=directory,
-        data_dir=FLAGS.data_dir,
-        strategy=FLAGS.strategy,
-        logical_cpus=FLAGS.logical_cpus,
+        config=run.config,
+        directory=run.directory,
+        data_dir=run.data_dir,
+        devices=run.devices,
     ).execute()
     print()
-    print(report.write(directory))
-    print(f"Written: {directory / 'report.html'}")
+    print(report.write(run.directory, registry.EXPERIMENTS))
+    print(f"Written: {run.directory / 'report.html'}")
     return 1 if num_failed else 0
 
 

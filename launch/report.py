@@ -12,6 +12,7 @@ from absl import flags
 
 from launch import command
 from trainers import errors
+from trainers.experiments import registry
 from trainers.reporting import report
 
 FLAGS = flags.FlagValues()
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             "python -m launch.report DIR."
         )
     directory = pathlib.Path(positional[0])
-    print(report.write(directory))
+    print(report.write(directory, registry.EXPERIMENTS))
     print(f"Written: {directory / 'report.html'}")
     return 0
 

@@ -9,20 +9,16 @@ After SIGTERM it saves at the next step and exits with code 75 (EX_TEMPFAIL),
 as it does when another worker is gone: a scheduler may start it again.
 """
 
-import pathlib
 import sys
 
 from absl import flags
 
-from launch import command
-from trainers import config
-from trainers.experiments import registry
-from trainers.runs import execution, experiment
-from trainers.training import devices, workers
+from launch import command, run_flags
+from trainers.runs import directory, execution
+from trainers.training.progress import Progress
 
 FLAGS = flags.FlagValues()
-command.define_run_flags(FLAGS, registry.EXPERIMENTS)
-command.define_switches(FLAGS)
+run_flags.define(FLAGS)
 flags.DEFINE_string(
     "method", None, "Required; a recipe, see above.", flag_values=FLAGS
 )
@@ -35,23 +31,14 @@ flags.DEFINE_integer(
 @command.with_config(FLAGS, __doc__, "experiment", "method", "run_dir")
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
-    command.speak_as(workers.find(FLAGS.strategy))
-    devices.start(FLAGS.strategy, FLAGS.logical_cpus)
-    texts |= command.switches(FLAGS)
-    run = experiment.Run(
-        experiment=FLAGS.experiment,
-        method=str(execution.parse_method(FLAGS.method)),
-        seed=FLAGS.seed,
-        config=config.override(registry.find(FLAGS.experiment).defaults, texts),
-        directory=pathlib.Path(FLAGS.run_dir),
-        data_dir=FLAGS.data_dir,
-        strategy=FLAGS.strategy,
-        logical_cpus=FLAGS.logical_cpus,
-    )
-    known = execution.read(run.directory, run)
-    record = execution.execute(run, "bar")
+    devices = run_flags.read_devices(FLAGS)
+    command.speak_as(devices.worker)
+    devices.start()
+    run = run_flags.make_run(FLAGS, texts, FLAGS.method)
+    known = directory.read(run.directory, run)
+    record = execution.execute(run, Progress(bar=True))
     ended = known is not None and known.results is not None
-    text = ("already ended: " if ended else "") + execution.describe(record)
+    text = ("already ended: " if ended else "") + directory.describe(record)
     if record.status == "failed":
         print(f"error: {text}", file=sys.stderr)
         return 1

@@ -16,19 +16,17 @@ some on one machine.
 """
 
 import math
-import pathlib
 
 from absl import flags
 
-from launch import command
+from launch import command, run_flags
 from trainers.experiments import registry
-from trainers.runs import experiment
 from trainers.search import search as tuning
 from trainers.search import space
 from trainers.training import devices
 
 FLAGS = flags.FlagValues()
-command.define_run_flags(FLAGS, registry.EXPERIMENTS)
+run_flags.define(FLAGS)
 flags.DEFINE_string(
     "method", None,
     "Required; a recipe, with or without ranges. Declared ranges:\n"
@@ -57,19 +55,10 @@ flags.DEFINE_integer(
 def main(texts: dict[str, str]) -> int:
     """Runs the command."""
     devices.split_cpu(FLAGS.logical_cpus)
-    searched = registry.find(FLAGS.experiment)
+    run = run_flags.make_run(FLAGS, {})
     search = tuning.Search(
-        space=space.make(searched, FLAGS.method, texts),
-        run=experiment.Run(
-            experiment=FLAGS.experiment,
-            method=FLAGS.method,
-            seed=FLAGS.seed,
-            config=searched.defaults,
-            directory=pathlib.Path(FLAGS.run_dir),
-            data_dir=FLAGS.data_dir,
-            strategy=FLAGS.strategy,
-            logical_cpus=FLAGS.logical_cpus,
-        ),
+        space=space.make(run.experiment, FLAGS.method, texts),
+        run=run,
         tuner=FLAGS.tuner,
         num_trials=FLAGS.num_trials,
     )

@@ -237,9 +237,7 @@ class Combiner(Configurable, keras.layers.Layer):
                 "Batch-separated activations may differ in their batch size "
                 f"only. Received shapes {[tuple(t.shape) for t in tensors]}."
             )
-        return [
-            keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors
-        ]
+        return [keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors]
 
     def compute_mask(self, inputs, previous_mask=None):
         """Passes a mask on to every branch."""

@@ -20,10 +20,10 @@ _DIGITS = [
 def test_switches_reach_every_replica(tmp_path):
     arguments = [
         *_DIGITS,
-        "--mixed_precision=float16",
-        "--steps_per_execution=2",
-        "--gradient_accumulation_steps=2",
-        "--nojit_compile",
+        "--config.mixed_precision=float16",
+        "--config.steps_per_execution=2",
+        "--config.gradient_accumulation_steps=2",
+        "--config.jit_compile=false",
         "--logical_cpus=2",
         f"--run_dir={tmp_path}",
     ]
@@ -50,10 +50,9 @@ def test_switches_reach_every_replica(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "parts"),
     [
-        ("--mixed_precision=float8", ["float8", "bfloat16"]),
         ("--config.mixed_precision=half", ["'half'", "bfloat16, float16"]),
-        ("--steps_per_execution=3", ["steps_per_epoch", "multiple"]),
-        ("--gradient_accumulation_steps=4", ["steps_per_epoch", "multiple"]),
+        ("--config.steps_per_execution=3", ["steps_per_epoch", "multiple"]),
+        ("--config.gradient_accumulation_steps=4", ["steps_per_epoch", "multiple"]),
         ("--config.checkpoint_steps=-1", ["checkpoint_steps", "0 or more"]),
         ("--config.checkpoint_minutes=nan", ["checkpoint_minutes", "nan"]),
         ("--config.kept_checkpoints=0", ["kept_checkpoints"]),

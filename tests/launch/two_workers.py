@@ -14,7 +14,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import keras
 import numpy as np
 
-from trainers.training import devices, workers
+from trainers.training import workers
+from trainers.training.devices import Devices
 
 DIGITS = [
     "--experiment=digits",
@@ -117,7 +118,7 @@ def train_and_test(recipe, kind):
 
 
 def _library(directory, worker):
-    with devices.make(workers.MULTI_WORKER, 1).scope():
+    with Devices(workers.MULTI_WORKER).make().scope():
         for number, (function, *arguments) in enumerate(library_cases()):
             np.savez(
                 directory / f"{number}-{worker.index}.npz",
@@ -136,7 +137,7 @@ def _run(directory):
 def main(part, directory):
     """Runs a part."""
     worker = workers.find(workers.MULTI_WORKER)
-    devices.start(workers.MULTI_WORKER, 1)
+    Devices(workers.MULTI_WORKER).start()
     from trainers.experiments import digits
 
     if part == "rest":

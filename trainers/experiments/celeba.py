@@ -56,8 +56,8 @@ from trainers import config as config_lib
 from trainers import files
 from trainers.models import attribute_metrics, attribute_network
 from trainers.reporting import curves, plots
-from trainers.runs import columns, experiment
-from trainers.training import devices
+from trainers.runs import columns, experiment, fit_experiment
+from trainers.training import distribution
 
 _TABLE = "attributes.csv"
 _KEPT = "gradients/hypothetical_kept_share"
@@ -173,9 +173,10 @@ def _open(
     return attribute_data.AttributeSet(dataset, names, data_dir)
 
 
-class Celeba(experiment.FitExperiment):
+class Celeba(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
+    name = "celeba"
     title = "attributes of faces, one loss for each"
     defaults = CelebaConfig()
     reads_data_dir = True
@@ -200,15 +201,15 @@ class Celeba(experiment.FitExperiment):
         """See the base class."""
         return len(self._data(run).names)
 
-    def check(self, run: experiment.Run, recipe: gd.Recipe) -> None:
+    def check(self, run: experiment.Run) -> None:
         """See the base class."""
-        super().check(run, recipe)
+        super().check(run)
         data = self._data(run)
         data.check_shape(run.config.shape)
         for split in self._splits(run):
             data.num_examples(split)
 
-    def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
+    def build(self, run: experiment.Run) -> keras.Model:
         """See the base class."""
         config, data = run.config, self._data(run)
         trunk, heads = attribute_network.make_network(
@@ -217,8 +218,8 @@ class Celeba(experiment.FitExperiment):
             config.channels,
             config.synchronized_batch_norm,
         )
-        model = gd.MultiLossModel(trunk, heads, recipe=recipe)
-        factor = config_lib.factor_for(config.factors(), recipe)
+        model = gd.MultiLossModel(trunk, heads, recipe=run.recipe)
+        factor = config_lib.factor_for(config.factors(), run.recipe)
         rate = keras.optimizers.schedules.ExponentialDecay(
             config.learning_rate * factor,
             config.decay_steps,
@@ -288,7 +289,9 @@ class Celeba(experiment.FitExperiment):
     ) -> dict[str, float]:
         """Writes `attributes.csv`, and says what a constant guess gives."""
         data = self._data(run)
-        logits = model.predict(devices.in_order(self.test_data(run)), verbose=0)
+        logits = model.predict(
+            distribution.shard_by_example(self.test_data(run)), verbose=0
+        )
         labels = data.labels(run.config.evaluation_split)
         values = []
         for metric in _metrics(len(data.names)):

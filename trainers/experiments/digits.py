@@ -43,7 +43,7 @@ from data import digits as digits_data
 from data import streams
 from trainers import config as config_lib
 from trainers.reporting import curves, plots
-from trainers.runs import columns, experiment
+from trainers.runs import columns, experiment, fit_experiment
 
 POSITIONS = ("upper_left", "lower_right")
 
@@ -121,9 +121,10 @@ def make_heads(activations: keras.KerasTensor) -> keras.Model:
     return keras.Model(inputs, outputs, name="heads")
 
 
-class Digits(experiment.FitExperiment):
+class Digits(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
+    name = "digits"
     title = "two overlapped digits, one classifier for each"
     defaults = DigitsConfig()
     num_losses = len(POSITIONS)
@@ -145,12 +146,12 @@ class Digits(experiment.FitExperiment):
         "learning_rate": "log_uniform(1e-3, 3e-2)"
     }
 
-    def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
+    def build(self, run: experiment.Run) -> keras.Model:
         """See the base class."""
         config = run.config
         trunk = make_trunk(config.canvas, config.dropout)
         heads = make_heads(trunk.output)
-        model = gd.MultiLossModel(trunk, heads, recipe=recipe)
+        model = gd.MultiLossModel(trunk, heads, recipe=run.recipe)
         rate = keras.optimizers.schedules.CosineDecay(
             config.learning_rate, config.steps
         )

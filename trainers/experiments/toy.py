@@ -44,7 +44,7 @@ from trainers import config as config_lib
 from trainers import errors, files
 from trainers.reporting import plots
 from trainers.runs import columns, experiment
-from trainers.training import loop
+from trainers.training.progress import Progress
 
 SLOPES = (1.0, 1.5, 2.0, 2.5, 5.0)
 OFFSETS = (0.0, 0.2, 0.4, 0.6, 0.8)
@@ -192,6 +192,7 @@ class Descent:
 class Toy(experiment.Experiment):
     """See the module's documentation."""
 
+    name = "toy"
     title = "one weight, five losses sin(a w + b) + 1 (paper, section 4.1)"
     defaults = ToyConfig()
     num_losses = len(SLOPES)
@@ -209,24 +210,23 @@ class Toy(experiment.Experiment):
     lower_is_better = True
     sample = "start"
 
-    def check(self, run: experiment.Run, recipe: gd.Recipe) -> None:
+    def check(self, run: experiment.Run) -> None:
         """See the base class."""
-        if recipe.gradient_penalty:
+        if run.recipe.gradient_penalty:
             raise errors.UserError(
                 f"toy with {run.method}: a gradient penalty needs an input, "
                 "and toy has none; leave the penalty out."
             )
 
     def execute(
-        self, run: experiment.Run, recipe: gd.Recipe, verbosity: str
+        self, run: experiment.Run, progress: Progress
     ) -> dict[str, float]:
         """See the base class."""
         config: ToyConfig = run.config
-        descent = Descent(recipe, config)
+        descent = Descent(run.recipe, config)
         starts = draw_starts(config, run.seed)
         weights = tf.constant(starts)
         weighting = descent.initial_weighting()
-        lines = loop.ProgressLines()
         curves = []
         for first in range(0, config.steps, config.halve_every):
             weights, weighting, curve = descent.advance(
@@ -244,7 +244,7 @@ class Toy(experiment.Experiment):
                     f"{np.sum(~np.isfinite(weights))} of the "
                     f"{config.num_starts} weights are not finite"
                 )
-            lines.update(
+            progress.update(
                 done, config.steps, f"mean loss {curves[-1][-1].mean():.4f}"
             )
         final = losses(weights).numpy().sum(axis=1)

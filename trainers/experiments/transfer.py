@@ -72,8 +72,8 @@ from trainers import errors
 from trainers.models import densenet
 from trainers.reporting import curves as courses
 from trainers.reporting import plots, sweeps
-from trainers.runs import columns, experiment
-from trainers.training import devices, schedules
+from trainers.runs import columns, experiment, fit_experiment
+from trainers.training import schedules
 
 _TARGET = mixed_batches.TARGET
 _SOURCE = mixed_batches.SOURCE
@@ -186,9 +186,10 @@ def _percent_where_known(samples: np.ndarray) -> str:
     return "" if np.isnan(samples).any() else columns.percent(samples)
 
 
-class Transfer(experiment.FitExperiment):
+class Transfer(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
+    name = "transfer"
     title = "a source and a target data set in mixed batches"
     defaults = TransferConfig()
     reads_data_dir = True
@@ -209,10 +210,10 @@ class Transfer(experiment.FitExperiment):
         """See the base class."""
         return len(self._sets(run))
 
-    def check(self, run: experiment.Run, recipe: gd.Recipe) -> None:
+    def check(self, run: experiment.Run) -> None:
         """See the base class."""
-        super().check(run, recipe)
-        num_replicas = devices.count_replicas(run.strategy, run.logical_cpus)
+        super().check(run)
+        num_replicas = run.devices.num_replicas
         if run.config.source_batch_size % num_replicas:
             raise errors.UserError(
                 f"--config.source_batch_size: got "
@@ -226,7 +227,7 @@ class Transfer(experiment.FitExperiment):
         for images in self._sets(run).values():
             images.check()
 
-    def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
+    def build(self, run: experiment.Run) -> keras.Model:
         """See the base class."""
         config, sets = run.config, self._sets(run)
         trunk = densenet.make_trunk(
@@ -239,7 +240,7 @@ class Transfer(experiment.FitExperiment):
             trunk.output,
             {name: images.num_classes for name, images in sets.items()},
         )
-        model = gd.MultiLossModel(trunk, heads, recipe=recipe)
+        model = gd.MultiLossModel(trunk, heads, recipe=run.recipe)
         rate = schedules.Delayed(
             keras.optimizers.schedules.ExponentialDecay(
                 config.learning_rate,

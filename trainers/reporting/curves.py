@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from trainers.runs import experiment
-from trainers.training import loop
+from trainers.training.logs import read_csv
 
 Records = Mapping[str, Sequence[experiment.Record]]
 BANDS = "mean over the seeds; the bands are one standard deviation to each side"
@@ -26,7 +26,7 @@ def over_steps(
     """
     found = {}
     for method, runs in records.items():
-        logs = [loop.read_csv(run.directory / "metrics.csv") for run in runs]
+        logs = [read_csv(run.directory / "metrics.csv") for run in runs]
         found[method] = (
             np.array([row["step"] for row in logs[0]]),
             np.array([[read(row) for row in rows] for rows in logs]),

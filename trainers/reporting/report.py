@@ -11,9 +11,9 @@ import numpy as np
 
 from trainers import config as config_lib
 from trainers import drawing, errors, files
-from trainers.experiments import registry
 from trainers.reporting import statistics
-from trainers.runs import columns, comparison, execution
+from trainers.runs import columns, comparison
+from trainers.runs import directory as run_directory
 from trainers.runs import experiment as experiment_lib
 
 _BASELINE = "baseline"
@@ -51,11 +51,15 @@ class Section:
     figures: Sequence[columns.Figure]
 
 
-def write(directory: pathlib.Path) -> str:
+def write(
+    directory: pathlib.Path,
+    experiments: Mapping[str, experiment_lib.Experiment],
+) -> str:
     """Reports on all runs below a directory.
 
     Args:
         directory: Takes `report.md`, `report.html` and `plots/*.png`.
+        experiments: All experiments by name.
 
     Returns:
         The report as text.
@@ -66,13 +70,14 @@ def write(directory: pathlib.Path) -> str:
     records, missing = collect(directory)
     sections = []
     counts = collections.Counter()
-    for experiment, group in _groups(records):
+    for name, group in _groups(records):
         # A second config of an experiment has plots of its own.
-        counts[experiment] += 1
-        count = counts[experiment]
+        counts[name] += 1
+        count = counts[name]
         suffix = f"-{count}" if count > 1 else ""
         # What was planned without a config is said once.
-        notes = missing.pop(experiment, [])
+        notes = missing.pop(name, [])
+        experiment = experiment_lib.find(experiments, name)
         sections.append(_section(experiment, group, notes, suffix))
     images = {
         figure.name: drawing.png(figure.drawing)
@@ -108,8 +113,8 @@ def collect(
             "runs."
         )
     records = [
-        execution.read(path.parent)
-        for path in sorted(directory.rglob(execution.CONFIG_NAME))
+        run_directory.read(path.parent)
+        for path in sorted(directory.rglob(run_directory.CONFIG_NAME))
     ]
     if not records:
         raise errors.UserError(
@@ -122,7 +127,7 @@ def collect(
         missing.setdefault(path.parent.name, []).extend(
             f"{name}: not started"
             for name in plan["runs"]
-            if not (path.parent / name / execution.CONFIG_NAME).exists()
+            if not (path.parent / name / run_directory.CONFIG_NAME).exists()
         )
     return records, missing
 
@@ -141,18 +146,17 @@ def _groups(
 
 
 def _section(
-    name: str,
+    experiment: experiment_lib.Experiment,
     records: Sequence[experiment_lib.Record],
     missing: Sequence[str],
     suffix: str,
 ) -> Section:
-    experiment = registry.find(name)
     finished, notes = _finished(records)
     notes += missing
     changes = config_lib.difference(
         dataclasses.asdict(experiment.defaults), records[0].identity["config"]
     )
-    title = f"{name}: {experiment.title}"
+    title = f"{experiment.name}: {experiment.title}"
     if changes:
         title += f" [default / here: {'; '.join(changes)}]"
     if not finished:

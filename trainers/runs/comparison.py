@@ -6,11 +6,13 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import graddrop_tf as gd
 from trainers import config as config_lib
 from trainers import errors, files
-from trainers.runs import execution as runs
-from trainers.runs import experiment as experiment_lib
-from trainers.training import workers
+from trainers.runs import directory, execution
+from trainers.runs.experiment import Experiment, Run
+from trainers.training.devices import DEFAULT_DEVICES, Devices
+from trainers.training.progress import Progress
 
 METHODS = (
     "baseline",
@@ -97,32 +99,31 @@ class Comparison:
     """Methods times seeds.
 
     Attributes:
-        experiment: Name of the experiment.
-        methods: Canonical texts of the recipes.
+        experiment: The experiment.
+        recipes: The recipes.
         seeds: The seeds.
         config: Values of the experiment.
         directory: Takes `<experiment>/<method>/seed<seed>`.
         data_dir: As in `experiment.Run`.
-        strategy: As in `experiment.Run`.
-        logical_cpus: As in `experiment.Run`.
+        devices: As in `experiment.Run`.
     """
 
-    experiment: str
-    methods: Sequence[str]
+    experiment: Experiment
+    recipes: Sequence[gd.Recipe]
     seeds: Sequence[int]
     config: config_lib.Config
     directory: pathlib.Path
     data_dir: str | None = None
-    strategy: str = "auto"
-    logical_cpus: int = 1
+    devices: Devices = DEFAULT_DEVICES
 
-    def runs(self) -> list[experiment_lib.Run]:
+    def runs(self) -> list[Run]:
         """Lists all runs, one seed after the other.
 
         Raises:
             UserError: If a method or a seed comes twice.
         """
-        for name, values in ("methods", self.methods), ("seeds", self.seeds):
+        methods = [str(recipe) for recipe in self.recipes]
+        for name, values in ("methods", methods), ("seeds", self.seeds):
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise errors.UserError(
@@ -130,22 +131,22 @@ class Comparison:
                     "once; name each one once."
                 )
         return [
-            experiment_lib.Run(
+            Run(
                 experiment=self.experiment,
-                method=method,
+                recipe=recipe,
                 seed=seed,
                 config=self.config,
-                directory=self.directory
-                / self.experiment
-                / slug(method)
-                / f"seed{seed}",
+                directory=self._folder / slug(str(recipe)) / f"seed{seed}",
                 data_dir=self.data_dir,
-                strategy=self.strategy,
-                logical_cpus=self.logical_cpus,
+                devices=self.devices,
             )
             for seed in self.seeds
-            for method in self.methods
+            for recipe in self.recipes
         ]
+
+    @property
+    def _folder(self) -> pathlib.Path:
+        return self.directory / self.experiment.name
 
     def execute(self) -> int:
         """Carries out what is not done yet, printing a line for each run.
@@ -156,35 +157,35 @@ class Comparison:
         Raises:
             UserError: If a run is not possible, before any of them starts.
         """
-        if self.strategy == workers.MULTI_WORKER:
+        if self.devices.has_workers:
             raise errors.UserError(
-                f"--strategy: got {workers.MULTI_WORKER}, expected devices of "
+                f"--strategy: got {self.devices.strategy}, expected devices of "
                 "one machine for each run; start single runs on several with "
                 "launch.train."
             )
         planned = self.runs()
         for run in planned:
-            runs.check(run)
+            execution.check(run)
         self._write_plan(planned)
         num_failed = 0
         for index, run in enumerate(planned, start=1):
-            record = runs.read(run.directory, run)
+            record = directory.read(run.directory, run)
             known = record is not None and record.results is not None
             head = (
-                f"[{index}/{len(planned)}] {run.experiment} {run.method} "
+                f"[{index}/{len(planned)}] {run.experiment.name} {run.method} "
                 f"seed {run.seed}"
             )
             if not known:
                 print(f"{head} ...", flush=True)
-                record = runs.execute(run, "lines")
+                record = execution.execute(run, Progress())
             note = "already ended: " if known else ""
-            print(f"{head}: {note}{runs.describe(record)}", flush=True)
+            print(f"{head}: {note}{directory.describe(record)}", flush=True)
             num_failed += record.status == "failed"
         return num_failed
 
-    def _write_plan(self, planned: Sequence[experiment_lib.Run]) -> None:
+    def _write_plan(self, planned: Sequence[Run]) -> None:
         """Notes which runs there are to be, for the report."""
-        path = self.directory / self.experiment / PLAN
+        path = self._folder / PLAN
         directories = (files.read_json(path) or {}).get("runs", [])
         for run in planned:
             name = str(run.directory.relative_to(path.parent))

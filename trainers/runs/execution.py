@@ -1,6 +1,5 @@
 """A run from its directory to its `results.json`."""
 
-import dataclasses
 import os
 import pathlib
 import platform
@@ -14,15 +13,10 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from data import prepared
-from trainers import config as config_lib
 from trainers import errors, files
-from trainers.experiments import registry
-from trainers.runs import experiment as experiment_lib
-from trainers.training import devices
-
-CONFIG_NAME = "config.json"
-_RESULTS = "results.json"
-_IDENTITY = ("experiment", "method", "seed", "config")
+from trainers.runs import directory
+from trainers.runs.experiment import Record, Run
+from trainers.training.progress import Progress
 
 
 def parse_method(text: str) -> gd.Recipe:
@@ -43,96 +37,46 @@ def parse_method(text: str) -> gd.Recipe:
         raise errors.UserError(f"method {text!r}: {error}") from None
 
 
-def check(run: experiment_lib.Run) -> gd.Recipe:
-    """Looks for everything that would stop a run at its start.
+def check(run: Run) -> None:
+    """Checks for everything that would stop a run at its start.
 
     Args:
         run: What is going to be run.
 
-    Returns:
-        The run's recipe.
-
     Raises:
         UserError: If there is such a thing.
     """
-    recipe = parse_method(run.method)
-    experiment = registry.find(run.experiment)
-    num_replicas = devices.count_replicas(run.strategy, run.logical_cpus)
-    alone = run.strategy in ("auto", "one") and run.logical_cpus == 1
-    if not (experiment.distributes or alone):
+    experiment = run.experiment
+    if not (experiment.distributes or run.devices.are_one):
         raise errors.UserError(
-            f"{run.experiment}: got {num_replicas} replicas, expected one "
-            "device; leave out --strategy and --logical_cpus."
+            f"{experiment.name}: got {run.devices.num_replicas} replicas, "
+            "expected one device; leave out --strategy and --logical_cpus."
         )
     if run.data_dir is not None and not experiment.reads_data_dir:
         raise errors.UserError(
-            f"--data_dir: got {run.data_dir}, but {run.experiment} reads no "
+            f"--data_dir: got {run.data_dir}, but {experiment.name} reads no "
             "data from there; leave it out."
         )
     try:
         count = experiment.count_losses(run)
-        experiment.check(run, recipe)
+        experiment.check(run)
     except prepared.DataError as error:
         raise errors.UserError(str(error)) from None
     try:
-        recipe.build(count)
+        run.recipe.build(count)
     except ValueError as error:
         raise errors.UserError(
-            f"{run.experiment} with {run.method}: {error}"
+            f"{experiment.name} with {run.method}: {error}"
         ) from None
-    read(run.directory, run)
-    return recipe
+    directory.read(run.directory, run)
 
 
-def read(
-    directory: pathlib.Path, run: experiment_lib.Run | None = None
-) -> experiment_lib.Record | None:
-    """Reads what a run directory says.
-
-    Args:
-        directory: The run directory.
-        run: The run that it has to be of, if any.
-
-    Returns:
-        The record; None where no run has started.
-
-    Raises:
-        UserError: If the directory holds something else.
-    """
-    identity = files.read_json(directory / CONFIG_NAME)
-    if identity is None:
-        if directory.exists() and any(
-            # A process that was killed may have left one.
-            path.suffix != files.SUFFIX
-            for path in directory.iterdir()
-        ):
-            raise errors.UserError(
-                f"{directory} holds other files and no {CONFIG_NAME}; give a "
-                "new or an empty directory."
-            )
-        return None
-    if missing := [name for name in _IDENTITY if name not in identity]:
-        raise errors.UserError(
-            f"{directory / CONFIG_NAME} says nothing of "
-            f"{', '.join(missing)}; it is not of a run. Give another "
-            "directory."
-        )
-    if run is not None and identity != _identity(run):
-        changes = config_lib.difference(identity, _identity(run))
-        raise errors.UserError(
-            f"{directory} holds another run ({'; '.join(changes)}: there / "
-            "asked for); give another directory or remove this one."
-        )
-    results = files.read_json(directory / _RESULTS)
-    return experiment_lib.Record(directory, identity, results)
-
-
-def execute(run: experiment_lib.Run, verbosity: str) -> experiment_lib.Record:
+def execute(run: Run, progress: Progress) -> Record:
     """Carries out a run, or the rest of it, unless it has ended.
 
     Args:
         run: What to do.
-        verbosity: One of `loop.VERBOSITIES`.
+        progress: Shows how far it is.
 
     Returns:
         The record of the run, finished or failed.
@@ -141,63 +85,40 @@ def execute(run: experiment_lib.Run, verbosity: str) -> experiment_lib.Record:
         InterruptedRunError: If it was cut off from outside.
         UserError: If it cannot be run as asked.
     """
-    recipe = check(run)
-    record = read(run.directory, run)
+    check(run)
+    record = directory.read(run.directory, run)
     if record and record.results:
         return record
-    devices.wait_for_all(run.strategy)
+    run.devices.wait()
     if run.worker.is_chief:
-        files.write_json(run.directory / CONFIG_NAME, _identity(run))
+        files.write_json(
+            run.directory / directory.CONFIG_NAME, directory.identify(run)
+        )
     keras.backend.clear_session()
     keras.utils.set_random_seed(run.seed)
     started = time.monotonic()
     outcome = {"status": "finished", "reason": None, "metrics": {}}
     try:
-        outcome["metrics"] = registry.find(run.experiment).execute(
-            run, recipe, verbosity
-        )
+        outcome["metrics"] = run.experiment.execute(run, progress)
     except errors.DivergedError as error:
         outcome |= {"status": "failed", "reason": str(error)}
     except prepared.DataError as error:
         raise errors.UserError(str(error)) from None
     results = {
         **outcome,
-        **_identity(run),
-        **_surroundings(run),
+        **directory.identify(run),
+        **_describe_environment(run),
         "jit_compile": run.config.jit_compile,
         "resumed": record is not None,
         "wall_seconds": round(time.monotonic() - started, 3),
     }
     if run.worker.is_chief:
-        files.write_json(run.directory / _RESULTS, results)
-    devices.wait_for_all(run.strategy)
-    return read(run.directory, run)
+        files.write_json(run.directory / directory.RESULTS_NAME, results)
+    run.devices.wait()
+    return directory.read(run.directory, run)
 
 
-def describe(record: experiment_lib.Record) -> str:
-    """Says in one line how a run ended."""
-    results = record.results
-    if record.status == "failed":
-        return (
-            f"failed at {results['reason']}. Remove "
-            f"{record.directory / _RESULTS} to try again from there."
-        )
-    metrics = ", ".join(
-        f"{name} {value:.4g}" for name, value in results["metrics"].items()
-    )
-    return f"{metrics} ({results['wall_seconds']:.1f} s)"
-
-
-def _identity(run: experiment_lib.Run) -> dict[str, Any]:
-    return {
-        "experiment": run.experiment,
-        "method": run.method,
-        "seed": run.seed,
-        "config": dataclasses.asdict(run.config),
-    }
-
-
-def _surroundings(run: experiment_lib.Run) -> dict[str, Any]:
+def _describe_environment(run: Run) -> dict[str, Any]:
     return {
         "versions": {
             "graddrop_tf": gd.__version__,
@@ -208,9 +129,7 @@ def _surroundings(run: experiment_lib.Run) -> dict[str, Any]:
         },
         "device": _device(),
         "num_replicas": (
-            devices.count_replicas(run.strategy, run.logical_cpus)
-            if registry.find(run.experiment).distributes
-            else 1
+            run.devices.num_replicas if run.experiment.distributes else 1
         ),
         "git_commit": _git_commit(),
     }

@@ -1,64 +1,59 @@
-"""What an experiment is.
+"""What a run is, and what an experiment is.
 
-An experiment knows its data, its model and its losses. It is given a recipe
-and never asks which methods are in it.
+An experiment knows its data, its model and its losses. A run brings a recipe;
+the experiment never asks which methods are in it.
 """
 
+from __future__ import annotations
+
 import abc
-import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import graddrop_tf as gd
-from data import streams
 from trainers import config as config_lib
 from trainers import errors
 from trainers.runs import columns
-from trainers.training import devices, loop, preemption, workers
-
-# What a collective operation ends with when a process or its machine ends.
-_LOST_WORKER = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
+from trainers.training import workers
+from trainers.training.devices import DEFAULT_DEVICES, Devices
+from trainers.training.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: all that decides its numbers, and where they go.
+    """One run: everything that decides its numbers, and where they go.
 
     Attributes:
-        experiment: Name of the experiment.
-        method: Canonical text of the recipe.
+        experiment: What is learned.
+        recipe: The methods.
         seed: Decides the weights, the order of the data and all draws.
         config: Values of the experiment.
-        directory: Where the run keeps everything.
+        directory: Holds everything that the run writes.
         data_dir: Where prepared data sets lie; None for the default.
-        strategy: One of `strategies.NAMES`.
-        logical_cpus: How many devices to make of the CPU.
+        devices: What it runs on.
     """
 
-    experiment: str
-    method: str
+    experiment: Experiment
+    recipe: gd.Recipe
     seed: int
     config: config_lib.Config
     directory: pathlib.Path
     data_dir: str | None = None
-    strategy: str = "auto"
-    logical_cpus: int = 1
+    devices: Devices = DEFAULT_DEVICES
+
+    @property
+    def method(self) -> str:
+        """Canonical text of the recipe."""
+        return str(self.recipe)
 
     @property
     def worker(self) -> workers.Worker:
         """Which of the processes that train together this one is."""
-        return workers.find(self.strategy)
+        return self.devices.worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +90,7 @@ class Experiment(abc.ABC):
     """Base class of all experiments.
 
     Attributes:
+        name: Its name in commands, directories and files.
         title: A line that says what is learned from what.
         defaults: The config when nothing is said.
         num_losses: How many losses share the trunk; see `count_losses`.
@@ -106,10 +102,11 @@ class Experiment(abc.ABC):
         distributes: Whether it can use several replicas.
         reads_data_dir: Whether it reads data sets prepared elsewhere.
         sample: What one sample of a metric belongs to, such as "seed".
-        search_space: Ranges for `launch.tune`, see `search_space.py`: by
+        search_space: Ranges for `launch.tune`, see `trainers.search.space`: by
             field of the config, or by method as in `graddrop.k`.
     """
 
+    name: ClassVar[str]
     title: ClassVar[str]
     defaults: ClassVar[config_lib.Config]
     num_losses: ClassVar[int]
@@ -132,19 +129,16 @@ class Experiment(abc.ABC):
         return self.num_losses
 
     @abc.abstractmethod
-    def check(self, run: Run, recipe: gd.Recipe) -> None:
+    def check(self, run: Run) -> None:
         """Raises an `errors.UserError` for what cannot be run."""
 
     @abc.abstractmethod
-    def execute(
-        self, run: Run, recipe: gd.Recipe, verbosity: str
-    ) -> dict[str, float]:
+    def execute(self, run: Run, progress: Progress) -> dict[str, float]:
         """Carries out a run, or the rest of it.
 
         Args:
             run: What to do.
-            recipe: The method, parsed.
-            verbosity: One of `loop.VERBOSITIES`.
+            progress: Shows how far it is.
 
         Returns:
             The final metrics.
@@ -164,147 +158,15 @@ class Experiment(abc.ABC):
         """Draws the finished runs of each method, all of one config."""
 
 
-class FitExperiment(Experiment):
-    """Base class of the experiments that train a Keras model.
+def find(experiments: Mapping[str, Experiment], name: str) -> Experiment:
+    """Returns the experiment of a name.
 
-    Attributes:
-        watched: The logged metric of which the lowest value marks the best
-            step, whose checkpoint is kept; None keeps none.
+    Raises:
+        UserError: If there is none; the message lists those that there are.
     """
-
-    distributes = True
-    sample = "seed"
-    watched: ClassVar[str | None] = None
-
-    @abc.abstractmethod
-    def build(self, run: Run, recipe: gd.Recipe) -> keras.Model:
-        """Makes the compiled model."""
-
-    @abc.abstractmethod
-    def training_data(
-        self, run: Run, start: int, shard: streams.Shard
-    ) -> tf.data.Dataset:
-        """Makes a worker's part of endless batches from step `start` on."""
-
-    @abc.abstractmethod
-    def test_data(self, run: Run) -> tf.data.Dataset:
-        """Makes one pass over the test batches, the same for all workers."""
-
-    @abc.abstractmethod
-    def summarize(self, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-        """Makes the final metrics from the logs of all epochs."""
-
-    def callbacks(
-        self, run: Run, model: keras.Model
-    ) -> Sequence[keras.callbacks.Callback]:
-        """Makes what else is to happen during training."""
-        return []
-
-    def conclude(self, run: Run, model: keras.Model) -> dict[str, float]:
-        """Finds out what else is to be known of the trained model.
-
-        Args:
-            run: What was done.
-            model: With the weights of the best step, where one is kept.
-
-        Returns:
-            Further final metrics.
-        """
-        return {}
-
-    def check_data(self, run: Run) -> None:
-        """Looks for damage in the data, after reading failed.
-
-        Raises:
-            prepared.DataError: Naming the file and the record.
-        """
-
-    def check(self, run: Run, recipe: gd.Recipe) -> None:
-        """See the base class."""
-        num_replicas = devices.count_replicas(run.strategy, run.logical_cpus)
-        if run.config.batch_size % num_replicas:
-            raise errors.UserError(
-                f"--config.batch_size: got {run.config.batch_size}, expected "
-                f"a multiple of the {num_replicas} replicas; change one of "
-                "them."
-            )
-        if run.config.jit_compile and num_replicas > 1:
-            raise errors.UserError(
-                f"--config.jit_compile: XLA cannot compile the step of "
-                f"{num_replicas} replicas; use --strategy=one or "
-                "--config.jit_compile=false."
-            )
-
-    def make_model(self, run: Run, recipe: gd.Recipe) -> keras.Model:
-        """Builds the model on the run's devices, ready to be trained.
-
-        Raises:
-            UserError: If there is none for this method.
-        """
-        strategy = devices.make(run.strategy, run.logical_cpus)
-        with strategy.scope(), _computing_in(run.config.mixed_precision):
-            try:
-                model = self.build(run, recipe)
-            except ValueError as error:
-                raise errors.UserError(
-                    f"{run.experiment} with {run.method}: {error}"
-                ) from error
-            _finish(model, run.config)
-        return model
-
-    def execute(
-        self, run: Run, recipe: gd.Recipe, verbosity: str
-    ) -> dict[str, float]:
-        """See the base class."""
-        worker = run.worker
-        with preemption.watching() as notice:
-            model = self.make_model(run, recipe)
-            try:
-                rows = loop.fit(
-                    model,
-                    lambda start: self.training_data(run, start, worker.shard),
-                    self.test_data(run),
-                    config=run.config,
-                    directory=run.directory,
-                    verbosity=verbosity,
-                    watched=self.watched,
-                    callbacks=self.callbacks(run, model),
-                    worker=worker,
-                    notice=notice,
-                )
-            except tf.errors.OpError as error:
-                if worker.count > 1 and isinstance(error, _LOST_WORKER):
-                    raise errors.InterruptedRunError(
-                        "another worker is gone "
-                        f"({type(error).__name__}); start all of them again"
-                    ) from None
-                self.check_data(run)
-                raise
-        return {**self.summarize(rows), **self.conclude(run, model)}
-
-    def samples(self, record: Record) -> dict[str, np.ndarray]:
-        """See the base class."""
-        metrics = record.results["metrics"]
-        return {name: np.array([value]) for name, value in metrics.items()}
-
-
-@contextlib.contextmanager
-def _computing_in(precision: str) -> Iterator[None]:
-    """Lets layers made inside compute in another precision than float32."""
-    before = keras.config.dtype_policy()
-    if precision != "none":
-        keras.config.set_dtype_policy(f"mixed_{precision}")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
-def _finish(model: keras.Model, config: config_lib.FitConfig) -> None:
-    """Sets what is the same for all experiments, and builds the optimizer."""
-    model.steps_per_execution = config.steps_per_execution
-    optimizer = model.optimizer
-    if config.gradient_accumulation_steps > 1:
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
-        inner.gradient_accumulation_steps = config.gradient_accumulation_steps
-    optimizer.build(model.trainable_variables)
+    if name not in experiments:
+        raise errors.UserError(
+            f"experiment {name!r} is unknown; expected one of "
+            f"{', '.join(experiments)}."
+        )
+    return experiments[name]

@@ -1,4 +1,4 @@
-"""Whether a run that is killed again and again ends as if it never was."""
+"""Checks that a run killed at random moments resumes exactly."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainers import errors
-from trainers.runs import execution
+from trainers.runs import directory as run_directory
 from trainers.training import preemption
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -62,7 +62,7 @@ class Check:
         self.directory.mkdir(parents=True, exist_ok=True)
         print("undisturbed ...", flush=True)
         whole.start()
-        seconds = execution.read(whole.directory).results["wall_seconds"]
+        seconds = run_directory.read(whole.directory).results["wall_seconds"]
         print(f"undisturbed: {seconds:.1f} s", flush=True)
         moments = np.random.default_rng(self.seed).uniform(
             0.0, seconds, self.num_kills
@@ -111,7 +111,7 @@ class _Disturbed:
     @property
     def has_ended(self) -> bool:
         """Whether nothing is left to do."""
-        record = execution.read(self.directory)
+        record = run_directory.read(self.directory)
         return record is not None and record.results is not None
 
     def start(self, seconds: float | None = None) -> bool:
@@ -126,7 +126,7 @@ class _Disturbed:
         Raises:
             UserError: If it ended with an error.
         """
-        config = self.directory / execution.CONFIG_NAME
+        config = self.directory / run_directory.CONFIG_NAME
         ended = self.has_ended
         before = _written(config)
         with preemption.interrupting():
@@ -214,7 +214,7 @@ def differences(expected: pathlib.Path, directory: pathlib.Path) -> list[str]:
         if not _same_bytes(expected / name, directory / name)
     ]
     metrics = [
-        execution.read(each).results["metrics"]
+        run_directory.read(each).results["metrics"]
         for each in (expected, directory)
     ]
     if metrics[0] != metrics[1]:

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import pathlib
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +32,10 @@ from keras_tuner.engine import trial as trial_lib
 
 from trainers import config as config_lib
 from trainers import errors, files
-from trainers.experiments import registry
-from trainers.runs import execution
+from trainers.runs import directory, execution
 from trainers.runs import experiment as experiment_lib
 from trainers.search import space as search_space
-from trainers.training import workers
+from trainers.training.progress import Progress
 
 TUNERS = ("random", "bayesian", "hyperband")
 NUM_TRIALS = 20
@@ -247,7 +245,7 @@ class Search:
         Returns:
             The same as text, with the command that repeats the best.
         """
-        compared = registry.find(self.run.experiment).compared
+        compared = self.run.experiment.compared
         names = [name for one in outcomes[:1] for name in one.values]
         rows = [["trial", "status", compared, *names, "seconds"]]
         for one in outcomes:
@@ -280,7 +278,7 @@ class Search:
                 *lines,
                 f"Best: trial {best.number}, {compared} {best.result:.4g}. "
                 "This repeats it:",
-                training_command(again),
+                directory.training_command(again),
             ]
         )
 
@@ -290,29 +288,30 @@ class Search:
 
     def _check(self, role: str | None) -> None:
         """Looks for all that would stop the search at its start."""
-        directory = self.run.directory
-        if self.run.strategy == workers.MULTI_WORKER:
+        path = self.run.directory
+        if self.run.devices.has_workers:
             raise errors.UserError(
-                f"--strategy: got {workers.MULTI_WORKER}, expected devices of "
-                f"one machine for each trial; share the search by {_NAME}."
+                f"--strategy: got {self.run.devices.strategy}, expected "
+                "devices of one machine for each trial; share the search by "
+                f"{_NAME}."
             )
-        known = files.read_json(directory / _PLAN)
-        if known is None and role != "worker" and _has_other_files(directory):
+        known = files.read_json(path / _PLAN)
+        if known is None and role != "worker" and _has_other_files(path):
             raise errors.UserError(
-                f"{directory} holds other files and no {_PLAN}; give a new or "
+                f"{path} holds other files and no {_PLAN}; give a new or "
                 "an empty --run_dir."
             )
         if known is not None and known != self._plan():
             changes = config_lib.difference(known, self._plan())
             raise errors.UserError(
-                f"{directory} holds another search ({'; '.join(changes)}: "
+                f"{path} holds another search ({'; '.join(changes)}: "
                 "there / asked for); give another --run_dir or remove this one."
             )
         for sample in self.space.corners():
             execution.check(self._run(0, sample))
 
     def _oracle(self) -> keras_tuner.Oracle:
-        experiment = registry.find(self.run.experiment)
+        experiment = self.run.experiment
         arguments = {
             "path": self.run.directory / _STATE,
             "objective": keras_tuner.Objective(
@@ -348,8 +347,8 @@ class Search:
         config = self.space.corners()[0].config
         if not isinstance(config, config_lib.FitConfig):
             raise errors.UserError(
-                f"--tuner: got hyperband, but {self.run.experiment} has no "
-                "epochs; use random or bayesian."
+                f"--tuner: got hyperband, but {self.run.experiment.name} has "
+                "no epochs; use random or bayesian."
             )
         epochs = config.steps // config.steps_per_epoch
         if epochs < _FACTOR:
@@ -368,7 +367,7 @@ class Search:
             if self.space.varies(name)
         }
         return {
-            "experiment": self.run.experiment,
+            "experiment": self.run.experiment.name,
             "method": self.space.method,
             "seed": self.run.seed,
             "tuner": self.tuner,
@@ -378,23 +377,23 @@ class Search:
     def _score(self, trial: trial_lib.Trial) -> float:
         number, sample = self._sample(trial)
         total = "" if self.tuner == "hyperband" else f"/{self._num_trials}"
-        head = f"[{number}{total}] {self.run.experiment} " + ", ".join(
+        head = f"[{number}{total}] {self.run.experiment.name} " + ", ".join(
             f"{name}={value}" for name, value in sample.values.items()
         )
         print(f"{head} ...", flush=True)
-        record = execution.execute(self._run(number, sample), "lines")
-        print(f"{head}: {execution.describe(record)}", flush=True)
+        record = execution.execute(self._run(number, sample), Progress())
+        print(f"{head}: {directory.describe(record)}", flush=True)
         result = self._result(record)
         if math.isfinite(result):
             return result
-        lower = registry.find(self.run.experiment).lower_is_better
+        lower = self.run.experiment.lower_is_better
         return math.inf if lower else -math.inf
 
     def _outcome(self, trial: trial_lib.Trial) -> Outcome:
         number, sample = self._sample(trial)
         run = self._run(number, sample)
         # It has ended, unless somebody took its results away.
-        record = execution.execute(run, "lines")
+        record = execution.execute(run, Progress())
         return Outcome(number, sample.values, run, record, self._result(record))
 
     def _sample(
@@ -408,7 +407,7 @@ class Search:
         epochs = trial.hyperparameters["tuner/epochs"]
         steps = epochs * sample.config.steps_per_epoch
         return number, search_space.Sample(
-            sample.method,
+            sample.recipe,
             dataclasses.replace(sample.config, steps=steps),
             {**sample.values, "steps": steps},
         )
@@ -418,7 +417,7 @@ class Search:
     ) -> experiment_lib.Run:
         return dataclasses.replace(
             self.run,
-            method=sample.method,
+            recipe=sample.recipe,
             config=sample.config,
             directory=self.run.directory / _RUNS / f"{number:04d}",
         )
@@ -426,41 +425,14 @@ class Search:
     def _result(self, record: experiment_lib.Record) -> float:
         if record.status != "finished":
             return math.nan
-        experiment = registry.find(self.run.experiment)
+        experiment = self.run.experiment
         return float(np.mean(experiment.samples(record)[experiment.compared]))
 
     def _rank(self, outcome: Outcome) -> tuple:
-        lower = registry.find(self.run.experiment).lower_is_better
+        lower = self.run.experiment.lower_is_better
         if not math.isfinite(outcome.result):
             return True, 0.0, outcome.number
         return False, outcome.result * (1 if lower else -1), outcome.number
-
-
-def training_command(run: experiment_lib.Run) -> str:
-    """Writes the `launch.train` command of a run.
-
-    Args:
-        run: The run.
-
-    Returns:
-        A line for a shell.
-    """
-    defaults = dataclasses.asdict(registry.find(run.experiment).defaults)
-    flags = {}
-    for field in dataclasses.fields(run):
-        value = getattr(run, field.name)
-        if field.name == "directory":
-            flags["run_dir"] = value
-        elif field.name == "config":
-            for name, entry in dataclasses.asdict(value).items():
-                if entry != defaults[name]:
-                    flags[f"config.{name}"] = entry
-        elif value != field.default:
-            flags[field.name] = value
-    return shlex.join(
-        ["python", "-m", "launch.train"]
-        + [f"--{name}={value}" for name, value in flags.items()]
-    )
 
 
 def _role() -> str | None:

@@ -16,6 +16,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.engine import hyperparameters as parameters
 
+import graddrop_tf as gd
 from trainers import config as config_lib
 from trainers import errors
 from trainers.runs import execution, experiment
@@ -85,13 +86,13 @@ class Sample:
     """One point of a search space.
 
     Attributes:
-        method: Canonical text of the recipe.
+        recipe: The recipe.
         config: Values of the experiment.
         values: What was drawn, by name: `learning_rate` for a field of the
             config, `graddrop.k` or `graddrop.leak[0]` for a recipe's argument.
     """
 
-    method: str
+    recipe: gd.Recipe
     config: config_lib.Config
     values: Mapping[str, Any]
 
@@ -130,7 +131,7 @@ class SearchSpace:
             for name, text in sorted(self.config.items())
         }
         return Sample(
-            str(execution.parse_method(method)),
+            execution.parse_method(method),
             config_lib.override(self.defaults, texts),
             draw.values,
         )

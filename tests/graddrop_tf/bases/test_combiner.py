@@ -57,7 +57,12 @@ def test_bad_calls():
     [
         ([], tf.ones([2, 3]), {}, "empty list"),
         ([tf.ones([2, 3])], tf.ones([2, 4]), {}, "shape of its activations"),
-        ([tf.ones([2, 3])], [tf.ones([2, 3])] * 2, {}, "2 activations, 1 losses"),
+        (
+            [tf.ones([2, 3])],
+            [tf.ones([2, 3])] * 2,
+            {},
+            "2 activations, 1",
+        ),
         (
             [tf.ones([2, 3]), tf.ones([2, 4])],
             [tf.ones([2, 3]), tf.ones([2, 4])],

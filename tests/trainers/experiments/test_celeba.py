@@ -5,13 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
-import graddrop_tf as gd
 from tests.data import image_sets
+from tests.trainers import small_runs
 from trainers import errors
 from trainers.experiments import celeba
 from trainers.reporting import report
-from trainers.runs import execution, experiment
-from trainers.training import loop
+from trainers.runs import execution
+from trainers.training.callbacks import SaveCheckpoints
+from trainers.training.logs import read_csv
 
 _NAMES = [f"attribute_{index:02d}" for index in range(4)]
 
@@ -28,20 +29,8 @@ def data_dir(tmp_path_factory):
 
 
 def _run(data_dir, directory, method="graddrop", **values):
-    config = celeba.CelebaConfig(
-        **{
-            "steps": 6,
-            "steps_per_epoch": 2,
-            "batch_size": 4,
-            "height": 8,
-            "width": 8,
-            "channels": 1,
-            "monitor_steps": 2,
-            **values,
-        }
-    )
-    return experiment.Run(
-        "celeba", method, 3, config, directory, data_dir=str(data_dir)
+    return small_runs.small_run(
+        "celeba", directory, method, seed=3, data_dir=data_dir, **values
     )
 
 
@@ -49,7 +38,7 @@ def _run(data_dir, directory, method="graddrop", **values):
 def whole(data_dir, tmp_path_factory):
     """A run that was never stopped."""
     directory = tmp_path_factory.mktemp("whole") / "run"
-    return execution.execute(_run(data_dir, directory), "lines")
+    return small_runs.finish(_run(data_dir, directory))
 
 
 def _rate(optimizer, step):
@@ -58,10 +47,9 @@ def _rate(optimizer, step):
 
 
 def test_the_learning_rate_falls_in_steps(data_dir, tmp_path):
-    run = _run(data_dir, tmp_path, decay_steps=2_400)
-
     def rate(method, step):
-        model = celeba.Celeba().build(run, gd.Recipe.parse(method))
+        run = _run(data_dir, tmp_path, method, decay_steps=2_400)
+        model = celeba.Celeba().build(run)
         return _rate(model.optimizer, step)
 
     for step, expected in [
@@ -73,7 +61,7 @@ def test_the_learning_rate_falls_in_steps(data_dir, tmp_path):
 
 
 def test_the_losses_are_means_over_the_batch_and_add_up(data_dir, tmp_path):
-    model = celeba.Celeba().build(_run(data_dir, tmp_path), gd.Recipe())
+    model = celeba.Celeba().build(_run(data_dir, tmp_path, "baseline"))
     images = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
     labels = np.array([[0, 1, 0, 1], [1, 1, 0, 0]], np.float32)
     logits = model.predict(images, verbose=0)
@@ -86,7 +74,7 @@ def test_the_losses_are_means_over_the_batch_and_add_up(data_dir, tmp_path):
 
 
 def test_a_run_reports_its_best_step(whole):
-    rows = loop.read_csv(whole.directory / "metrics.csv")
+    rows = read_csv(whole.directory / "metrics.csv")
     best = min(rows, key=lambda row: row["val_error_rate"])
     metrics = whole.results["metrics"]
     assert metrics["best_step"] == best["step"]
@@ -117,7 +105,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     whole, data_dir, tmp_path, monkeypatch
 ):
     run = _run(data_dir, tmp_path / "run")
-    original = loop.SaveCheckpoints.on_epoch_begin
+    original = SaveCheckpoints.on_epoch_begin
 
     def fail_in_second(self, epoch, logs=None):
         original(self, epoch, logs)
@@ -125,10 +113,10 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
             raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.SaveCheckpoints, "on_epoch_begin", fail_in_second)
+        patch.setattr(SaveCheckpoints, "on_epoch_begin", fail_in_second)
         with pytest.raises(ZeroDivisionError):
-            execution.execute(run, "lines")
-    execution.execute(run, "lines")
+            small_runs.finish(run)
+    small_runs.finish(run)
     for name in ("step-000000006.npz", "best.npz"):
         expected, resumed = (
             np.load(directory / "checkpoints" / name)
@@ -147,12 +135,12 @@ def test_damage_is_said_in_one_line_and_can_be_mended(data_dir, tmp_path):
     path.write_bytes(content[:-7])
     try:
         with pytest.raises(errors.UserError) as caught:
-            execution.execute(run, "lines")
+            small_runs.finish(run)
     finally:
         path.write_bytes(content)
     text = str(caught.value)
     assert str(path) in text and "record 20" in text and "\n" not in text
-    assert execution.execute(run, "lines").status == "finished"
+    assert small_runs.finish(run).status == "finished"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +186,7 @@ def test_the_report_sets_the_papers_numbers_beside(whole, tmp_path):
             text = (directory / name).read_text()
             text = text.replace('"method": "graddrop"', f'"method": "{method}"')
             (directory / name).write_text(text)
-    text = report.write(tmp_path)
+    text = report.write(tmp_path, {"celeba": celeba.Celeba()})
     line = next(x for x in text.splitlines() if x.startswith("graddrop "))
     assert " 8.52 " in line and " 29.57 " in line
     assert (tmp_path / "plots" / "celeba_max_f1.png").exists()

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -7,17 +6,14 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from graddrop_tf.methods import METHODS
-from tests.trainers import runs_for_tests
+from tests.trainers import small_runs
 from trainers.experiments import registry, toy
-from trainers.runs import execution
 
 
 def _descend(method, starts, num_steps=12, rate=0.2, jit_compile=False):
     """Returns the weights and the curve `[num_steps, starts]`."""
-    config = dataclasses.replace(
-        runs_for_tests.SHORT_TOY,
-        num_starts=len(starts),
-        jit_compile=jit_compile,
+    config = small_runs.small_config(
+        "toy", num_starts=len(starts), jit_compile=jit_compile
     )
     descent = toy.Descent(gd.Recipe.parse(method), config)
     weights, _, curve = descent.advance(
@@ -112,7 +108,7 @@ def test_steps_draw_independently():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs(method):
-    starts = toy.draw_starts(runs_for_tests.SHORT_TOY, 0)
+    starts = toy.draw_starts(small_runs.small_config("toy"), 0)
     weights, curve = _descend(method, starts, num_steps=3)
     assert np.isfinite(weights).all()
     assert curve.shape == (3, 4)
@@ -127,11 +123,10 @@ def test_the_compiled_step_is_the_same():
 
 
 def test_a_whole_run_halves_the_rate_and_keeps_its_curves(tmp_path):
-    config = dataclasses.replace(
-        runs_for_tests.SHORT_TOY, steps=25, learning_rate=0.005
+    run = small_runs.small_run(
+        "toy", tmp_path / "run", steps=25, learning_rate=0.005
     )
-    run = runs_for_tests.toy_run(tmp_path / "run", config=config)
-    record = execution.execute(run, "lines")
+    record = small_runs.finish(run)
     arrays = np.load(run.directory / "curves.npz")
     starts = arrays["starts"]
     assert np.abs(starts).max() <= 10.0
@@ -150,7 +145,7 @@ def test_a_whole_run_halves_the_rate_and_keeps_its_curves(tmp_path):
         np.std(finals, ddof=1), abs=1e-3
     )
     assert metrics["median"] == pytest.approx(np.median(finals), abs=1e-3)
-    samples = registry.find("toy").samples(record)
+    samples = registry.EXPERIMENTS["toy"].samples(record)
     np.testing.assert_array_equal(samples["final_loss"], arrays["final_losses"])
 
 

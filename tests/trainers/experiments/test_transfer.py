@@ -9,12 +9,13 @@ import graddrop_tf as gd
 from data import streams
 from tests import reference
 from tests.data import labelled_images
+from tests.trainers import small_runs
 from trainers import errors, files
 from trainers.experiments import registry, transfer
 from trainers.models import densenet, domain_normalization
 from trainers.reporting import report
-from trainers.runs import execution, experiment
-from trainers.training import loop
+from trainers.runs import execution
+from trainers.training.logs import read_csv
 
 _SHAPE = (8, 8, 3)
 _NAMES = ("source", "target")
@@ -333,27 +334,14 @@ def data_dir(tmp_path_factory):
 
 
 def _run(data_dir, directory, method=_GRADDROP, strategy="one", **values):
-    config = transfer.TransferConfig(
-        **{
-            "steps": 2,
-            "steps_per_epoch": 1,
-            "batch_size": 2,
-            "source_batch_size": 4,
-            "depth": 10,
-            "growth_rate": 2,
-            "training_split": "train",
-            **values,
-        }
-    )
-    return experiment.Run(
+    return small_runs.small_run(
         "transfer",
-        method,
-        0,
-        config,
         directory,
-        data_dir,
-        strategy,
-        2 if strategy == "mirrored" else 1,
+        method,
+        data_dir=data_dir,
+        strategy=strategy,
+        logical_cpus=2 if strategy == "mirrored" else 1,
+        **values,
     )
 
 
@@ -370,13 +358,13 @@ def whole(data_dir, tmp_path_factory):
     """A run that was never stopped."""
     tf.config.run_functions_eagerly(True)
     directory = tmp_path_factory.mktemp("whole") / "run"
-    record = execution.execute(_run(data_dir, directory), "lines")
+    record = small_runs.finish(_run(data_dir, directory))
     tf.config.run_functions_eagerly(False)
     return record
 
 
 def test_a_run_reports_its_last_step(whole):
-    rows = loop.read_csv(whole.directory / "metrics.csv")
+    rows = read_csv(whole.directory / "metrics.csv")
     assert [row["step"] for row in rows] == [1, 2]
     last = rows[-1]
     assert whole.results["metrics"] == {
@@ -410,10 +398,10 @@ def test_killed_and_started_again_both_streams_go_on(
             transfer.Transfer, "callbacks", lambda self, run, model: [_Kill()]
         )
         with pytest.raises(_KilledError):
-            execution.execute(run, "lines")
-    record = execution.execute(run, "lines")
+            small_runs.finish(run)
+    record = small_runs.finish(run)
     assert record.results["resumed"]
-    logs = [loop.read_csv(r.directory / "metrics.csv") for r in (record, whole)]
+    logs = [read_csv(r.directory / "metrics.csv") for r in (record, whole)]
     assert logs[0] == logs[1]
     got, expected = _final_variables(record), _final_variables(whole)
     assert got.keys() == expected.keys()
@@ -423,7 +411,7 @@ def test_killed_and_started_again_both_streams_go_on(
 
 def test_two_replicas_give_the_weights_of_one(data_dir, tmp_path, whole, eager):
     run = _run(data_dir, tmp_path / "run", strategy="mirrored")
-    record = execution.execute(run, "lines")
+    record = small_runs.finish(run)
     assert record.results["num_replicas"] == 2
     got, expected = _final_variables(record), _final_variables(whole)
     for name in expected:
@@ -434,23 +422,23 @@ def test_two_replicas_give_the_weights_of_one(data_dir, tmp_path, whole, eager):
 
 def test_without_a_source_there_is_one_loss(data_dir, tmp_path, eager):
     run = _run(data_dir, tmp_path / "run", "baseline", target_only=True)
-    record = execution.execute(run, "lines")
+    record = small_runs.finish(run)
     assert {*record.results["metrics"]} == {"error", "test_loss"}
-    last = loop.read_csv(record.directory / "metrics.csv")[-1]
+    last = read_csv(record.directory / "metrics.csv")[-1]
     assert not any("source" in name for name in last)
     expected = 100 - 100 * last["val_accuracy"]
     assert record.results["metrics"]["error"] == pytest.approx(expected)
-    found = registry.find("transfer")
+    found = registry.EXPERIMENTS["transfer"]
     assert np.isnan(found.samples(record)["source_error"]).all()
-    model = found.build(run, gd.Recipe())
+    model = found.build(run)
     assert not any("source" in v.path for v in model.variables)
-    text = report.write(tmp_path)
+    text = report.write(tmp_path, registry.EXPERIMENTS)
     assert "target_only: False / True" in text and "nan" not in text
 
 
 def test_the_rate_is_constant_then_falls_in_stairs(data_dir, tmp_path):
-    model = registry.find("transfer").build(
-        _run(data_dir, tmp_path), gd.Recipe()
+    model = registry.EXPERIMENTS["transfer"].build(
+        _run(data_dir, tmp_path, "baseline")
     )
     optimizer = model.optimizer
     assert isinstance(optimizer, keras.optimizers.Adam)
@@ -506,7 +494,7 @@ def test_values_that_make_no_sense_are_refused(values):
 def test_damaged_data_are_named(data_dir, tmp_path):
     called = []
     run = _run(data_dir, tmp_path)
-    found = registry.find("transfer")
+    found = registry.EXPERIMENTS["transfer"]
     for images in found._sets(run).values():
         called.append(images.prepared.name)
     assert called == ["imagenet2012", "cifar100"]
@@ -514,7 +502,7 @@ def test_damaged_data_are_named(data_dir, tmp_path):
 
 
 def test_workers_get_their_parts(data_dir, tmp_path):
-    found = registry.find("transfer")
+    found = registry.EXPERIMENTS["transfer"]
     run = _run(data_dir, tmp_path)
     spec, _ = found.training_data(run, 0, streams.Shard(1, 2)).element_spec
     assert spec["source"].shape == (2, *_SHAPE)
@@ -559,7 +547,7 @@ def test_the_papers_numbers_and_both_sweeps_are_shown(tmp_path):
         for k in (0, 1):
             method = f"graddrop(leak=[1, 0], k={k})"
             _write(tmp_path, method, seed, 29.0, 1.1)
-    text = report.write(tmp_path)
+    text = report.write(tmp_path, registry.EXPERIMENTS)
     (line,) = [x for x in text.splitlines() if "leak=[0, 1]" in x][:1]
     cells = line.split()
     assert "31.50" in cells and "30.5" in cells and "1.23" in cells
@@ -578,7 +566,7 @@ def test_without_a_sweep_there_is_no_plot_of_one(tmp_path):
     _write(tmp_path, "baseline", 0, 30.0, 1.2, target="cifar10")
     _write(tmp_path, "graddrop(leak=[1, 0])", 0, 30.0, 1.2, target="cifar10")
     records, _ = report.collect(tmp_path)
-    figures = registry.find("transfer").figures(
+    figures = registry.EXPERIMENTS["transfer"].figures(
         {record.method: [record] for record in records}
     )
     assert [figure.name for figure in figures] == [
@@ -589,7 +577,7 @@ def test_without_a_sweep_there_is_no_plot_of_one(tmp_path):
 
 
 def test_the_papers_methods_are_written_as_recipes_are_shown():
-    for column in registry.find("transfer").table:
+    for column in registry.EXPERIMENTS["transfer"].table:
         for method in column.paper:
             assert str(gd.Recipe.parse(method)) == method
 
@@ -606,4 +594,4 @@ def test_the_papers_methods_are_written_as_recipes_are_shown():
 )
 def test_the_papers_numbers_are_of_its_data(config, published):
     values = dataclasses.asdict(transfer.TransferConfig(**config))
-    assert registry.find("transfer").is_published(values) is published
+    assert registry.EXPERIMENTS["transfer"].is_published(values) is published

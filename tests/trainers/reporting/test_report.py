@@ -4,7 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from tests.trainers import runs_for_tests
+import graddrop_tf as gd
+from tests.trainers import small_runs
 from trainers import errors, files
 from trainers.experiments import registry
 from trainers.reporting import report
@@ -21,7 +22,7 @@ _ERRORS = {
 def root(tmp_path):
     for method, values in _ERRORS.items():
         for seed, value in enumerate(values):
-            runs_for_tests.write_digits(tmp_path / "d", method, seed, value)
+            small_runs.write_digits(tmp_path / "d", method, seed, value)
     return tmp_path
 
 
@@ -32,7 +33,7 @@ def _line(text, start):
 
 
 def test_numbers_and_verdicts(root):
-    text = report.write(root)
+    text = report.write(root, registry.EXPERIMENTS)
     results, differences = text.split("error in percentage points")
     assert "5.00 ± 1.00" in _line(results, "baseline")
     assert "4.00 ± 0.95" in _line(results, "graddrop")
@@ -47,7 +48,7 @@ def test_numbers_and_verdicts(root):
 
 
 def test_files(root):
-    text = report.write(root)
+    text = report.write(root, registry.EXPERIMENTS)
     names = sorted(path.name for path in (root / "plots").iterdir())
     assert names == [
         "digits_course.png",
@@ -70,14 +71,14 @@ def test_files(root):
 
 def test_what_is_missing_is_said(root):
     directory = root / "d"
-    runs_for_tests.write_digits(
+    small_runs.write_digits(
         directory, "mgda", 0, None, "step 7: loss became nan"
     )
-    runs_for_tests.write_digits(directory, "mgda", 1, None)
+    small_runs.write_digits(directory, "mgda", 1, None)
     files.write_json(
         root / "digits" / comparison.PLAN, {"runs": ["mgda/seed2"]}
     )
-    text = report.write(root)
+    text = report.write(root, registry.EXPERIMENTS)
     assert "mgda seed 0: failed at step 7: loss became nan" in text
     assert "mgda seed 1: not finished" in text
     assert "mgda/seed2: not started" in text
@@ -86,16 +87,16 @@ def test_what_is_missing_is_said(root):
 
 
 def test_seeds_without_a_partner_are_left_out_of_the_difference(root):
-    runs_for_tests.write_digits(root / "d", "graddrop", 3, 90.0)
-    text = report.write(root)
+    small_runs.write_digits(root / "d", "graddrop", 3, 90.0)
+    text = report.write(root, registry.EXPERIMENTS)
     assert "-1.00  -1.25 to -0.75      3" in text
     assert _line(text, "graddrop").endswith(" 4")
 
 
 def test_another_config_is_another_table(root):
     for method in "baseline", "graddrop":
-        runs_for_tests.write_digits(root / "e", method, 0, 9.0, steps=800)
-    text = report.write(root)
+        small_runs.write_digits(root / "e", method, 0, 9.0, steps=800)
+    text = report.write(root, registry.EXPERIMENTS)
     assert "[default / here: steps: 400 / 800]" in text
     assert "5.00 ± 1.00" in text
     assert "9.00 (one sample)" in text
@@ -103,22 +104,24 @@ def test_another_config_is_another_table(root):
 
 
 def test_a_repeated_run_counts_once(root):
-    runs_for_tests.write_digits(root / "x", "baseline", 0, 50.0)
-    text = report.write(root)
+    small_runs.write_digits(root / "x", "baseline", 0, 50.0)
+    text = report.write(root, registry.EXPERIMENTS)
     assert "5.00 ± 1.00" in text
     assert re.search(r"baseline seed 0: .* repeats .*, not counted", text)
 
 
 def test_without_a_baseline_no_difference_is_claimed(tmp_path):
-    runs_for_tests.write_digits(tmp_path, "pcgrad", 0, 5.0)
-    text = report.write(tmp_path)
+    small_runs.write_digits(tmp_path, "pcgrad", 0, 5.0)
+    text = report.write(tmp_path, registry.EXPERIMENTS)
     assert "no finished baseline" in text
     assert "verdict" not in text
 
 
 def test_only_failures(tmp_path):
-    runs_for_tests.write_digits(tmp_path, "pcgrad", 0, None, "step 1: x")
-    assert "No run has finished." in report.write(tmp_path)
+    small_runs.write_digits(tmp_path, "pcgrad", 0, None, "step 1: x")
+    assert "No run has finished." in report.write(
+        tmp_path, registry.EXPERIMENTS
+    )
 
 
 def test_the_papers_numbers_stand_beside_ours(root, monkeypatch):
@@ -127,8 +130,8 @@ def test_the_papers_numbers_stand_beside_ours(root, monkeypatch):
             columns.Column("error", "error %"), paper={"graddrop": 8.52}
         ),
     )
-    monkeypatch.setattr(type(registry.find("digits")), "table", table)
-    text = report.write(root)
+    monkeypatch.setattr(type(registry.EXPERIMENTS["digits"]), "table", table)
+    text = report.write(root, registry.EXPERIMENTS)
     assert "error % (paper)" in text
     assert "8.52" in _line(text, "graddrop")
     assert "8.52" not in _line(text, "baseline")
@@ -136,16 +139,20 @@ def test_the_papers_numbers_stand_beside_ours(root, monkeypatch):
 
 def test_directories_without_runs_are_refused(tmp_path):
     with pytest.raises(errors.UserError, match="holds no runs"):
-        report.write(tmp_path)
+        report.write(tmp_path, registry.EXPERIMENTS)
     with pytest.raises(errors.UserError, match="is not a directory"):
-        report.write(tmp_path / "nowhere")
+        report.write(tmp_path / "nowhere", registry.EXPERIMENTS)
 
 
 def test_toy_is_averaged_over_its_starts(tmp_path):
     comparison.Comparison(
-        "toy", ["baseline", "graddrop"], [0], runs_for_tests.SHORT_TOY, tmp_path
+        registry.EXPERIMENTS["toy"],
+        [gd.Recipe(), gd.Recipe.parse("graddrop")],
+        [0],
+        small_runs.small_config("toy"),
+        tmp_path,
     ).execute()
-    text = report.write(tmp_path)
+    text = report.write(tmp_path, registry.EXPERIMENTS)
     final = np.load(tmp_path / "toy/graddrop/seed0/curves.npz")["final_losses"]
     expected = f"{final.mean():.3f} ± {final.std(ddof=1):.3f}"
     assert expected in _line(text, "graddrop")

@@ -1,9 +1,11 @@
-import dataclasses
+import math
 
 import pytest
 
-from tests.trainers import runs_for_tests
+import graddrop_tf as gd
+from tests.trainers import small_runs
 from trainers import errors, files
+from trainers.experiments import registry
 from trainers.runs import comparison
 
 
@@ -54,15 +56,16 @@ def test_slugs_are_plain_and_never_shared():
     assert not set("".join(slugs)) & set("()[]/ ,=")
 
 
-def _comparison(directory, **changes):
-    values = {
-        "experiment": "toy",
-        "methods": ["baseline", "graddrop"],
-        "seeds": [0, 1],
-        "config": runs_for_tests.SHORT_TOY,
-        "directory": directory,
-    }
-    return comparison.Comparison(**{**values, **changes})
+def _comparison(
+    directory, methods=("baseline", "graddrop"), seeds=(0, 1), **values
+):
+    return comparison.Comparison(
+        registry.EXPERIMENTS["toy"],
+        [gd.Recipe.parse(method) for method in methods],
+        list(seeds),
+        small_runs.small_config("toy", **values),
+        directory,
+    )
 
 
 def test_a_comparison_does_what_is_not_done_yet(tmp_path, capsys):
@@ -80,10 +83,7 @@ def test_a_comparison_does_what_is_not_done_yet(tmp_path, capsys):
 
 
 def test_a_failed_run_does_not_stop_the_others(tmp_path, capsys):
-    config = dataclasses.replace(
-        runs_for_tests.SHORT_TOY, learning_rate=float("inf")
-    )
-    assert _comparison(tmp_path, config=config).execute() == 4
+    assert _comparison(tmp_path, learning_rate=math.inf).execute() == 4
     assert capsys.readouterr().out.count("failed at step 10") == 4
 
 

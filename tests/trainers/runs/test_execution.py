@@ -4,18 +4,19 @@ import json
 import numpy as np
 import pytest
 
-from tests.trainers import runs_for_tests
+import graddrop_tf as gd
+from tests.trainers import small_runs
 from trainers import errors
-from trainers.runs import execution
-
-
-def _execute(run):
-    return execution.execute(run, "lines")
+from trainers.experiments import registry
+from trainers.runs import directory as run_directory
+from trainers.runs import experiment
 
 
 def test_a_run_leaves_config_and_results(tmp_path):
-    run = runs_for_tests.toy_run(tmp_path / "run", method="graddrop", seed=3)
-    record = _execute(run)
+    run = small_runs.small_run(
+        "toy", tmp_path / "run", method="graddrop", seed=3
+    )
+    record = small_runs.finish(run)
     assert record.status == "finished"
     config = json.loads((run.directory / "config.json").read_text())
     assert config == {
@@ -34,18 +35,18 @@ def test_a_run_leaves_config_and_results(tmp_path):
 
 
 def test_an_ended_run_is_left_alone(tmp_path):
-    run = runs_for_tests.toy_run(tmp_path / "run")
-    first = _execute(run)
+    run = small_runs.small_run("toy", tmp_path / "run")
+    first = small_runs.finish(run)
     written = {p: p.stat().st_mtime_ns for p in run.directory.iterdir()}
-    assert _execute(run) == first
+    assert small_runs.finish(run) == first
     assert {p: p.stat().st_mtime_ns for p in run.directory.iterdir()} == written
 
 
 def test_the_seed_decides_all_numbers(tmp_path):
     metrics = [
-        _execute(
-            runs_for_tests.toy_run(
-                tmp_path / str(index), method="graddrop", seed=seed
+        small_runs.finish(
+            small_runs.small_run(
+                "toy", tmp_path / str(index), method="graddrop", seed=seed
             )
         ).results["metrics"]
         for index, seed in enumerate((5, 5, 6))
@@ -57,19 +58,22 @@ def test_the_seed_decides_all_numbers(tmp_path):
     ("changes", "message"),
     [
         ({"seed": 1}, "seed: 0 / 1"),
-        ({"method": "graddrop"}, "method: baseline / graddrop"),
         (
-            {"config": runs_for_tests.DIVERGING_TOY},
+            {"recipe": gd.Recipe.parse("graddrop")},
+            "method: baseline / graddrop",
+        ),
+        (
+            {"config": small_runs.small_config("toy", learning_rate=np.inf)},
             "config.learning_rate: 0.2 / inf",
         ),
     ],
 )
 def test_another_run_in_the_directory_is_refused(tmp_path, changes, message):
-    run = runs_for_tests.toy_run(tmp_path / "run")
-    _execute(run)
+    run = small_runs.small_run("toy", tmp_path / "run")
+    small_runs.finish(run)
     other = dataclasses.replace(run, **changes)
     with pytest.raises(errors.UserError) as caught:
-        _execute(other)
+        small_runs.finish(other)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -77,7 +81,7 @@ def test_another_run_in_the_directory_is_refused(tmp_path, changes, message):
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(errors.UserError, match="holds other files"):
-        _execute(runs_for_tests.toy_run(tmp_path))
+        small_runs.finish(small_runs.small_run("toy", tmp_path))
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -85,19 +89,18 @@ def test_a_directory_with_other_files_is_refused(tmp_path):
 def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(errors.UserError, match=r"config\.json"):
-        _execute(runs_for_tests.toy_run(tmp_path))
+        small_runs.finish(small_runs.small_run("toy", tmp_path))
 
 
 def test_a_diverged_run_is_marked_failed_and_stays_so(tmp_path):
-    run = runs_for_tests.toy_run(
-        tmp_path / "run", config=runs_for_tests.DIVERGING_TOY
-    )
-    record = _execute(run)
+    run = small_runs.small_run("toy", tmp_path / "run", learning_rate=np.inf)
+    record = small_runs.finish(run)
     assert record.status == "failed"
-    assert "step 10: 4 of the 4 weights are not finite" in execution.describe(
-        record
+    assert (
+        "step 10: 4 of the 4 weights are not finite"
+        in run_directory.describe(record)
     )
-    assert _execute(run) == record
+    assert small_runs.finish(run) == record
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,6 @@ def test_a_diverged_run_is_marked_failed_and_stays_so(tmp_path):
         ({"method": "graddrap"}, "Known names"),
         ({"method": "graddrop(leak=[1, 0])"}, "toy with"),
         ({"method": "penalty(0.1)"}, "leave the penalty out"),
-        ({"experiment": "tony"}, "expected one of .*digits, toy"),
         ({"strategy": "mirrored", "logical_cpus": 2}, "--strategy"),
         ({"data_dir": "somewhere"}, "--data_dir"),
     ],
@@ -114,12 +116,18 @@ def test_a_diverged_run_is_marked_failed_and_stays_so(tmp_path):
 def test_what_cannot_run_is_refused_before_anything_is_written(
     tmp_path, changes, message
 ):
-    run = runs_for_tests.toy_run(tmp_path / "run", **changes)
     with pytest.raises(errors.UserError, match=message):
-        _execute(run)
-    assert not run.directory.exists()
+        small_runs.finish(
+            small_runs.small_run("toy", tmp_path / "run", **changes)
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_experiment_lists_the_known():
+    with pytest.raises(errors.UserError, match="expected one of .*digits, toy"):
+        experiment.find(registry.EXPERIMENTS, "tony")
 
 
 def test_metrics_are_numbers_json_can_hold(tmp_path):
-    record = _execute(runs_for_tests.toy_run(tmp_path / "run"))
+    record = small_runs.finish(small_runs.small_run("toy", tmp_path / "run"))
     assert all(np.isfinite(v) for v in record.results["metrics"].values())

@@ -17,9 +17,11 @@ import graddrop_tf as gd
 from trainers import config as config_lib
 from trainers import errors
 from trainers.experiments import registry
+from trainers.runs import directory as run_directory
 from trainers.runs import experiment
 from trainers.search import search as tuning
 from trainers.search import space as search_space
+from trainers.training.devices import Devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class _BowlConfig(config_lib.FitConfig):
 class _Bowl(experiment.Experiment):
     """Its error is (rate - 0.3)^2 + leak + 1 / steps, without training."""
 
+    name = "bowl"
     title = "a bowl"
     defaults = _BowlConfig()
     num_losses = 2
@@ -44,11 +47,11 @@ class _Bowl(experiment.Experiment):
         self.executed = []
         self.act = lambda run: None
 
-    def check(self, run, recipe):
+    def check(self, run):
         if run.config.rate > 100:
             raise errors.UserError("the rate is above 100.")
 
-    def execute(self, run, recipe, verbosity):
+    def execute(self, run, progress):
         self.executed.append(run)
         self.act(run)
         return {"error": _error(run)}
@@ -61,7 +64,7 @@ class _Bowl(experiment.Experiment):
 
 
 def _error(run):
-    (graddrop,) = gd.Recipe.parse(run.method).combiners
+    (graddrop,) = run.recipe.combiners
     leak = graddrop.arguments.get("leak", 0.0)
     return (run.config.rate - 0.3) ** 2 + leak + 1.0 / run.config.steps
 
@@ -82,8 +85,8 @@ def _search(directory, tuner="random", num_trials=6, method=None, **changes):
     method = method or "graddrop(leak=uniform(0, 1), k=1.0)"
     searched = registry.EXPERIMENTS["bowl"]
     values = {
-        "experiment": "bowl",
-        "method": method,
+        "experiment": searched,
+        "recipe": gd.Recipe(),
         "seed": 0,
         "config": searched.defaults,
         "directory": directory,
@@ -370,7 +373,7 @@ def test_the_table_and_the_command_that_repeats_the_best(bowl, tmp_path):
         tmp_path / "a b",
         num_trials=4,
         seed=3,
-        strategy="one",
+        devices=Devices("one"),
         texts={"rate": "uniform(0, 1)", "steps": "120"},
     )
     outcomes = search.execute()
@@ -485,7 +488,7 @@ def test_a_damaged_state_is_told(bowl, tmp_path, content, message):
         ({"texts": {"rate": "uniform(1, 200)"}}, "above 100"),
         ({"texts": {"rate": "choice(1, 2, 200, 3)"}}, "above 100"),
         ({"texts": {"rate": "0.5"}, "method": "mgda"}, "nothing to search"),
-        ({"strategy": "multi_worker"}, "got multi_worker.*TUNER_ID"),
+        ({"devices": Devices("multi_worker")}, "got multi_worker.*TUNER_ID"),
         ({"data_dir": "x"}, "--data_dir"),
         (
             {"tuner": "hyperband", "texts": {"steps": "choice(60, 90)"}},
@@ -523,7 +526,7 @@ def test_hyperband_counts_its_own_trials(bowl, tmp_path):
 
 def test_hyperband_needs_epochs(tmp_path):
     toy = registry.EXPERIMENTS["toy"]
-    run = experiment.Run("toy", "graddrop", 0, toy.defaults, tmp_path / "run")
+    run = experiment.Run(toy, gd.Recipe(), 0, toy.defaults, tmp_path / "run")
     space = search_space.make(toy, "graddrop", {})
     with pytest.raises(errors.UserError, match="toy has no epochs"):
         tuning.Search(space, run, "hyperband").execute()
@@ -642,14 +645,14 @@ def test_a_chief_whose_port_is_taken_says_so(
 def test_the_command_of_a_run_names_what_is_not_the_default():
     digits = registry.EXPERIMENTS["digits"]
     run = experiment.Run(
-        "digits",
-        "graddrop(leak={'a': 1})",
+        digits,
+        gd.Recipe.parse("graddrop(leak={'a': 1})"),
         2,
         dataclasses.replace(digits.defaults, jit_compile=True),
         pathlib.Path("runs/it's"),
-        logical_cpus=2,
+        devices=Devices("auto", 2),
     )
-    assert shlex.split(tuning.training_command(run)) == [
+    assert shlex.split(run_directory.training_command(run)) == [
         "python",
         "-m",
         "launch.train",

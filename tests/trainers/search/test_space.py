@@ -35,7 +35,9 @@ def test_ranges_become_values_of_four_digits():
     sample = _draw(
         space, gradnorm__alpha=1.23456, learning_rate=0.00123456, batch_size=24
     )
-    assert sample.method == "gradnorm(alpha=1.235)+graddrop(leak=0.0, k=0.5)"
+    assert (
+        str(sample.recipe) == "gradnorm(alpha=1.235)+graddrop(leak=0.0, k=0.5)"
+    )
     assert sample.config == dataclasses.replace(
         _DIGITS.defaults, learning_rate=0.001235, batch_size=24
     )
@@ -127,7 +129,7 @@ def test_ranges_are_named_by_their_place():
     hyperparameters.values.update(values)
     sample = space.draw(hyperparameters)
     assert values.items() <= sample.values.items()
-    assert sample.method == (
+    assert str(sample.recipe) == (
         "graddrop(leak=[0.25, 0.5], k=1.0)+mgda"
         "+graddrop(leak={'a b': 0.5}, k=0.75)+clip(1.5)"
     )
@@ -140,7 +142,7 @@ def test_choices_may_be_of_any_kind():
         jit_compile="choice(True, False)",
     )
     samples = space.corners()
-    assert [sample.method for sample in samples] == [
+    assert [str(sample.recipe) for sample in samples] == [
         "graddrop(leak=0.5, k=1.0)",
         "graddrop(leak=[1, 0], k=1.0)",
     ]
@@ -219,7 +221,7 @@ def test_what_experiments_declare_can_be_drawn(name):
 def test_declared_ranges_of_methods_can_be_drawn(name):
     low, high = _make(name.split(".")[0]).corners()
     assert low.values[name] < high.values[name]
-    assert low.method != high.method
+    assert low.recipe != high.recipe
 
 
 def test_only_ranges_vary():

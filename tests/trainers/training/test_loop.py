@@ -9,7 +9,9 @@ import pytest
 import tensorflow as tf
 
 from trainers import config, errors
-from trainers.training import checkpoints, loop, preemption
+from trainers.training import callbacks as callbacks_lib
+from trainers.training import checkpoints, clock, loop, preemption, progress
+from trainers.training import logs as logs_lib
 
 _STEPS, _EPOCH = 12, 3
 
@@ -54,8 +56,8 @@ def _fit(directory, model=None, data=_data, callbacks=(), **options):
             **{"steps": _STEPS, "steps_per_epoch": _EPOCH, **options}
         ),
         directory=directory,
-        verbosity="lines",
-        callbacks=callbacks,
+        progress=progress.Progress(),
+        more=callbacks,
     )
     return model, rows
 
@@ -68,7 +70,7 @@ def _state(model):
 def _fit_killed(
     directory, monkeypatch, step, hook="on_train_batch_end", **options
 ):
-    original = getattr(loop.SaveCheckpoints, hook)
+    original = getattr(callbacks_lib.SaveCheckpoints, hook)
     calls = []
 
     def fatal(self, *arguments, **options):
@@ -78,7 +80,7 @@ def _fit_killed(
         return original(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.SaveCheckpoints, hook, fatal)
+        patch.setattr(callbacks_lib.SaveCheckpoints, hook, fatal)
         with pytest.raises(_KilledError):
             _fit(directory, **options)
 
@@ -97,7 +99,7 @@ def whole(tmp_path_factory):
 def test_a_whole_run_logs_each_epoch_and_keeps_two_checkpoints(tmp_path):
     _, rows = _fit(tmp_path)
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
-    assert loop.read_csv(tmp_path / "metrics.csv") == rows
+    assert logs_lib.read_csv(tmp_path / "metrics.csv") == rows
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["step-000000009.npz", "step-000000012.npz"]
     assert list((tmp_path / "tensorboard").rglob("*tfevents*"))
@@ -119,7 +121,7 @@ def test_killed_between_the_log_and_the_checkpoint(
     tmp_path, monkeypatch, whole
 ):
     _fit_killed(tmp_path, monkeypatch, 2, "on_epoch_end")
-    assert len(loop.read_csv(tmp_path / "metrics.csv")) == 2
+    assert len(logs_lib.read_csv(tmp_path / "metrics.csv")) == 2
     _, rows = _fit(tmp_path)
     assert rows == whole[1]
 
@@ -213,24 +215,27 @@ def test_a_loss_that_is_not_finite_stops_training_at_its_step(tmp_path):
 
 
 def test_the_loss_that_is_not_finite_is_named():
-    callback = loop.StopOnNan(10)
-    callback.on_epoch_begin(2)
+    counted = clock.Clock(10)
+    callback = callbacks_lib.StopOnNan(counted)
+    counted.on_epoch_begin(2)
+    counted.on_train_batch_end(3)
     logs = {"loss": math.inf, "left_loss": math.inf, "right_loss": 1.0}
     with pytest.raises(
         errors.DivergedError, match="step 24: left_loss became inf"
     ):
         callback.on_train_batch_end(3, logs)
+    counted.on_epoch_end(2)
     with pytest.raises(errors.DivergedError, match="step 30: val_loss"):
         callback.on_epoch_end(2, {"loss": 1.0, "val_loss": math.nan})
 
 
-def test_progress_lines_are_rare(capsys):
-    lines = loop.ProgressLines()
-    lines.update(1, 9, "early")
-    lines._printed -= 60.0
-    lines.update(2, 9, "late")
-    lines.update(3, 9, "again")
-    assert capsys.readouterr().out == "    step 2/9: late\n"
+def test_progress_lines_are_rare(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    lines = progress.Progress(seconds=10.0)
+    for now, text in (5.0, "early"), (10.0, "late"), (15.0, "again"):
+        lines.update(int(now), 99, text)
+    assert capsys.readouterr().out == "    step 10/99: late\n"
 
 
 class _Scores(keras.callbacks.Callback):
@@ -248,9 +253,9 @@ def _fit_watched(directory, steps=_STEPS):
         _examples().batch(8),
         config=config.FitConfig(steps=steps, steps_per_epoch=_EPOCH),
         directory=directory,
-        verbosity="lines",
+        progress=progress.Progress(),
         watched="score",
-        callbacks=[_Scores()],
+        more=[_Scores()],
     )
     return model, rows
 
@@ -292,7 +297,7 @@ def test_the_bar_leaves_out_losses_if_there_are_many(capsys):
     logs = {"loss": 1.0, "max_f1": 0.5, "val_loss": 3.0}
     many = {f"attribute_{index}_loss": 2.0 for index in range(8)}
     for shown in (logs, {**logs, **many}):
-        bar = loop.ProgressBar()
+        bar = progress.ProgressBar()
         bar.set_params({"verbose": 0, "epochs": 1, "steps": 2})
         bar.on_epoch_begin(0)
         bar.on_train_batch_end(0, shown)
@@ -365,8 +370,8 @@ def test_sigterm_saves_and_stops(hook, step, tmp_path, whole):
             _examples().batch(8),
             config=config.FitConfig(steps=_STEPS, steps_per_epoch=_EPOCH),
             directory=tmp_path,
-            verbosity="lines",
-            callbacks=[_Terminate(hook)],
+            progress=progress.Progress(),
+            more=[_Terminate(hook)],
             notice=notice,
         )
     assert signal.getsignal(signal.SIGTERM) == before
@@ -433,7 +438,9 @@ def test_only_the_one_who_writes_writes(tmp_path):
     saved = checkpoints.Checkpoints(tmp_path, _model(), writes=False)
     saved.save(1)
     saved.keep_as_best(1)
-    log = loop.CsvLog(tmp_path / "metrics.csv", 3, writes=False)
+    counted = clock.Clock(3)
+    counted.on_epoch_end(0)
+    log = logs_lib.CsvLog(tmp_path / "metrics.csv", counted, writes=False)
     log.on_epoch_end(0, {"loss": 1.0})
     assert log.rows == [{"step": 3, "loss": 1.0}]
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from trainers.detection import boxes as box_lib
 from trainers.detection import metric, pictures
 from trainers.models.pointpillars import decoding, pillars
 from trainers.models.pointpillars.presets import Preset
-from trainers.training import devices, workers
+from trainers.training import distribution, exchange, workers
 
 _LABELS = ("boxes", "types", "difficulties", "num_points", "segment", "frame")
 _SEED = (0, 0)
@@ -96,7 +96,7 @@ class Detector:
         def find(inputs):
             return decoding.detect(model(inputs, training=False), preset)
 
-        self._find = devices.BatchFunction(
+        self._find = distribution.BatchFunction(
             model.distribute_strategy, worker or workers.Worker(), find
         )
 
@@ -223,7 +223,7 @@ class MeasureDetections(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Gets ready to detect with the model."""
         self._detector = Detector(self.model, self._preset, self._worker)
-        self._gather = devices.Gathering(
+        self._gather = exchange.Gathering(
             self.model.distribute_strategy, self._worker
         )
 

@@ -71,8 +71,7 @@ from trainers.models.pointpillars import (
     presets,
 )
 from trainers.reporting import curves, plots
-from trainers.runs import columns, experiment
-from trainers.training import devices
+from trainers.runs import columns, experiment, fit_experiment
 
 _PICTURE = "frame.npz"
 _OWN_MASKS = "graddrop(sync_replicas=False)"
@@ -191,9 +190,10 @@ def _open(dataset: str, data_dir: str | None) -> sets.LidarSet:
     return sets.LidarSet(dataset, data_dir)
 
 
-class Waymo(experiment.FitExperiment):
+class Waymo(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
+    name = "waymo"
     title = "vehicles in lidar frames, nine losses"
     defaults = WaymoConfig()
     num_losses = len(losses.LOSS_NAMES)
@@ -220,9 +220,9 @@ class Waymo(experiment.FitExperiment):
         "learning_rate": "log_uniform(1e-4, 1e-2)"
     }
 
-    def check(self, run: experiment.Run, recipe: gd.Recipe) -> None:
+    def check(self, run: experiment.Run) -> None:
         """See the base class."""
-        super().check(run, recipe)
+        super().check(run)
         for split in self._splits(run):
             self._data(run).num_frames(split)
 
@@ -231,10 +231,11 @@ class Waymo(experiment.FitExperiment):
         for split in self._splits(run):
             self._data(run).check(split)
 
-    def build(self, run: experiment.Run, recipe: gd.Recipe) -> keras.Model:
+    def build(self, run: experiment.Run) -> keras.Model:
         """See the base class."""
         config = run.config
         trunk = network.make_trunk(config.detector_preset)
+        recipe = run.recipe
         if recipe.global_clipnorm is None:
             recipe = dataclasses.replace(
                 recipe, global_clipnorm=config.clip_norm
@@ -349,7 +350,7 @@ class Waymo(experiment.FitExperiment):
         self, run: experiment.Run, model: keras.Model
     ) -> Sequence[keras.callbacks.Callback]:
         """Measures AP and APH after every epoch."""
-        num_replicas = devices.count_replicas(run.strategy, run.logical_cpus)
+        num_replicas = run.devices.num_replicas
         batches = detector.encode_frames(
             self.evaluated_frames(run),
             run.config.detector_preset,

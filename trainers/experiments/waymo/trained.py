@@ -7,16 +7,15 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-import graddrop_tf as gd
 from data import prepared
 from trainers import errors
 from trainers.detection import box_files, pictures
 from trainers.experiments.waymo import detector
 from trainers.experiments.waymo import experiment as waymo
+from trainers.runs import directory as run_directory
 from trainers.runs import execution, experiment
 from trainers.training import checkpoints
 
-_NAME = "waymo"
 _EXPERIMENT = waymo.Waymo()
 _FRAMES_AT_ONCE = 4
 
@@ -53,11 +52,11 @@ class TrainedDetector:
         Raises:
             UserError: If there is no such run, checkpoint or data.
         """
-        run, recipe = self._read()
+        run = self._read()
         frames = self._frames(run)
         # The names of variables, by which a checkpoint is known, are counted.
         keras.backend.clear_session()
-        model = _EXPERIMENT.make_model(run, recipe)
+        model = _EXPERIMENT.make_model(run)
         saved = checkpoints.Checkpoints(
             self.directory / "checkpoints", model, writes=False
         )
@@ -90,22 +89,21 @@ class TrainedDetector:
         )
         return scenes, drawn
 
-    def _read(self) -> tuple[experiment.Run, gd.Recipe]:
-        record = execution.read(self.directory)
-        if record is None or record.identity["experiment"] != _NAME:
+    def _read(self) -> experiment.Run:
+        record = run_directory.read(self.directory)
+        if record is None or record.identity["experiment"] != _EXPERIMENT.name:
             raise errors.UserError(
                 f"{self.directory}: holds no run of the experiment "
-                f"{_NAME}; give its --run_dir."
+                f"{_EXPERIMENT.name}; give its --run_dir."
             )
-        run = experiment.Run(
-            _NAME,
-            record.method,
+        return experiment.Run(
+            _EXPERIMENT,
+            execution.parse_method(record.method),
             record.seed,
             waymo.WaymoConfig(**record.identity["config"]),
             self.directory,
             self.data_dir,
         )
-        return run, execution.parse_method(run.method)
 
     def _frames(self, run: experiment.Run) -> tf.data.Dataset:
         try:

@@ -9,28 +9,21 @@ import graddrop_tf as gd
 from data import prepared, streams
 from launch import command, evaluate
 from tests.data.lidar import frames
+from tests.trainers import small_runs
 from tests.trainers.models.pointpillars import cases
 from trainers import errors, files
+from trainers.experiments import registry
 from trainers.experiments.waymo import experiment as waymo
 from trainers.models.pointpillars import losses, presets
 from trainers.reporting import report
-from trainers.runs import execution, experiment
-from trainers.training import loop
+from trainers.runs import execution
+from trainers.training.logs import read_csv
 
 _METHOD = "graddrop(sync_replicas=False)"
 _BOXES = [
     [4.5, 0.5, 0.5, 4.0, 2.0, 1.5, 0.0],
     [11.5, 3.5, 0.5, 4.0, 2.0, 1.5, 1.57],
 ]
-_TINY = {
-    "preset": "tiny",
-    "dataset": frames.NAME,
-    "steps": 4,
-    "steps_per_epoch": 2,
-    "batch_size": 2,
-    "ramp_steps": 1,
-    "evaluation_split": "test",
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,21 +43,26 @@ def data_dir(tmp_path_factory):
 
 
 def _run(data_dir, directory, method=_METHOD, **values):
-    config = waymo.WaymoConfig(**{**_TINY, **values})
-    return experiment.Run(
-        "waymo", method, 3, config, directory, str(data_dir), "one"
+    return small_runs.small_run(
+        "waymo",
+        directory,
+        method,
+        seed=3,
+        data_dir=data_dir,
+        strategy="one",
+        **values,
     )
 
 
 @pytest.fixture(scope="module")
 def whole(data_dir, tmp_path_factory):
     run = _run(data_dir, tmp_path_factory.mktemp("runs") / "whole")
-    return execution.execute(run, loop.VERBOSITIES[1])
+    return small_runs.finish(run)
 
 
 def test_a_run_reports_ap_of_its_last_step(whole):
     assert whole.status == "finished"
-    rows = loop.read_csv(whole.directory / "metrics.csv")
+    rows = read_csv(whole.directory / "metrics.csv")
     assert [row["step"] for row in rows] == [2, 4]
     metrics = whole.results["metrics"]
     for name in ("ap_3d", "aph_3d", "ap_bev", "aph_bev", "ap_3d_iou_50"):
@@ -111,8 +109,10 @@ def test_without_augmentation_frames_stay(data_dir, tmp_path):
 
 
 def test_the_rate_rises_then_falls_as_a_cosine(data_dir, tmp_path):
-    run = _run(data_dir, tmp_path, steps=1_280_000, ramp_steps=1_000)
-    model = waymo.Waymo().build(run, gd.Recipe.parse("baseline"))
+    run = _run(
+        data_dir, tmp_path, "baseline", steps=1_280_000, ramp_steps=1_000
+    )
+    model = waymo.Waymo().build(run)
     rate = model.optimizer._learning_rate
     halfway = 1_000 + (1_280_000 - 1_000) / 2
     expected = {0: 0, 500: 0.00075, 1_000: 0.0015, halfway: 0.00075}
@@ -127,7 +127,7 @@ def test_the_rate_rises_then_falls_as_a_cosine(data_dir, tmp_path):
 )
 def test_every_run_clips(method, norm, data_dir, tmp_path):
     run = _run(data_dir, tmp_path, method)
-    model = waymo.Waymo().build(run, gd.Recipe.parse(method))
+    model = waymo.Waymo().build(run)
     assert model.recipe.global_clipnorm == norm
 
 
@@ -146,7 +146,7 @@ def test_every_run_clips(method, norm, data_dir, tmp_path):
 def test_values_that_make_no_sense_are_refused(values):
     (name,) = values
     with pytest.raises(ValueError, match=f"{name}: got"):
-        waymo.WaymoConfig(**{**_TINY, **values})
+        small_runs.small_config("waymo", **values)
 
 
 def test_what_cannot_be_run_is_said_in_a_line(data_dir, tmp_path):
@@ -156,7 +156,7 @@ def test_what_cannot_be_run_is_said_in_a_line(data_dir, tmp_path):
         execution.check(_run(data_dir, tmp_path, dataset="waymo_lidar"))
     run = _run(data_dir, tmp_path / "none", training_split="train[:1]")
     with pytest.raises(errors.UserError, match="no box with 6 points"):
-        execution.execute(run, loop.VERBOSITIES[1])
+        small_runs.finish(run)
 
 
 def test_damaged_data_are_named(data_dir, tmp_path):
@@ -196,7 +196,7 @@ def test_the_papers_numbers_are_of_its_data_and_rule(changes, published):
 
 def test_the_report_shows_curves_and_a_frame(whole):
     root = whole.directory.parent
-    assert "3D AP, IoU 0.5" in report.write(root)
+    assert "3D AP, IoU 0.5" in report.write(root, registry.EXPERIMENTS)
     for name in ("ap_3d", "ap_3d_iou_50", "final", "frame_0"):
         assert (root / "plots" / f"waymo_{name}.png").exists()
 

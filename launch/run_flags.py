@@ -1,0 +1,99 @@
+"""The flags of the commands that carry out runs, and the runs they make."""
+
+import dataclasses
+import pathlib
+
+from absl import flags
+
+from trainers import config
+from trainers.experiments import registry
+from trainers.runs import execution, experiment
+from trainers.training.devices import Devices
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags that every command with runs has.
+
+    Args:
+        values: Where to define them.
+    """
+    experiments = registry.EXPERIMENTS
+    defaults = "\n".join(
+        f"{name}: {_values_text(experiment.defaults)}"
+        for name, experiment in experiments.items()
+    )
+    flags.DEFINE_string(
+        "experiment", None, f"Required; one of {', '.join(experiments)}.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "run_dir", None, "Required; where everything goes.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data_dir", None,
+        "Where prepared data sets lie, for experiments that read some.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "strategy", "auto",
+        "`one` device, all of them `mirrored`, or `auto`: mirrored where "
+        "there are several. With `multi_worker`, for launch.train alone, the "
+        "command is started once for each worker; TF_CONFIG or Slurm's "
+        "variables say which it is, and all see one --run_dir.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "logical_cpus", 1, "How many devices to make of the CPU.",
+        lower_bound=1, flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "config.FIELD", None,
+        "Changes a value of the experiment, as in --config.steps=100. "
+        f"Defaults:\n{defaults}",
+        flag_values=values,
+    )  # fmt: skip
+
+
+def _values_text(values: config.Config) -> str:
+    return ", ".join(
+        f"{name}={value}" for name, value in dataclasses.asdict(values).items()
+    )
+
+
+def find_experiment(values: flags.FlagValues) -> experiment.Experiment:
+    """Returns the experiment of `--experiment`.
+
+    Raises:
+        UserError: If there is none of that name.
+    """
+    return experiment.find(registry.EXPERIMENTS, values["experiment"].value)
+
+
+def read_devices(values: flags.FlagValues) -> Devices:
+    """Returns the devices of `--strategy` and `--logical_cpus`."""
+    return Devices(values["strategy"].value, values["logical_cpus"].value)
+
+
+def make_run(
+    values: flags.FlagValues, texts: dict[str, str], method: str = "baseline"
+) -> experiment.Run:
+    """Makes the run that the flags describe.
+
+    Args:
+        values: The flags; `--seed` is 0 for a command without it.
+        texts: The `--config` texts by field.
+        method: A recipe.
+
+    Raises:
+        UserError: If a flag has no meaning.
+    """
+    chosen = find_experiment(values)
+    return experiment.Run(
+        experiment=chosen,
+        recipe=execution.parse_method(method),
+        seed=values["seed"].value if "seed" in values else 0,
+        config=config.override(chosen.defaults, texts),
+        directory=pathlib.Path(values["run_dir"].value),
+        data_dir=values["data_dir"].value,
+        devices=read_devices(values),
+    )

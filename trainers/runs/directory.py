@@ -1,0 +1,103 @@
+"""A run directory: whose it is, and what it says."""
+
+import dataclasses
+import pathlib
+import shlex
+from typing import Any
+
+from trainers import config as config_lib
+from trainers import errors, files
+from trainers.runs.experiment import Record, Run
+
+CONFIG_NAME = "config.json"
+RESULTS_NAME = "results.json"
+_IDENTITY = ("experiment", "method", "seed", "config")
+
+
+def identify(run: Run) -> dict[str, Any]:
+    """Returns what makes two runs the same: the content of `config.json`."""
+    return {
+        "experiment": run.experiment.name,
+        "method": run.method,
+        "seed": run.seed,
+        "config": dataclasses.asdict(run.config),
+    }
+
+
+def read(directory: pathlib.Path, run: Run | None = None) -> Record | None:
+    """Reads a run directory.
+
+    Args:
+        directory: The run directory.
+        run: The run that it must hold, if any.
+
+    Returns:
+        The record; None if no run has started.
+
+    Raises:
+        UserError: If the directory holds something else.
+    """
+    identity = files.read_json(directory / CONFIG_NAME)
+    if identity is None:
+        if directory.exists() and any(
+            # A process that was killed may have left one.
+            path.suffix != files.SUFFIX
+            for path in directory.iterdir()
+        ):
+            raise errors.UserError(
+                f"{directory} holds other files and no {CONFIG_NAME}; give a "
+                "new or an empty directory."
+            )
+        return None
+    if missing := [name for name in _IDENTITY if name not in identity]:
+        raise errors.UserError(
+            f"{directory / CONFIG_NAME} says nothing of "
+            f"{', '.join(missing)}; it is not of a run. Give another "
+            "directory."
+        )
+    if run is not None and identity != identify(run):
+        changes = config_lib.difference(identity, identify(run))
+        raise errors.UserError(
+            f"{directory} holds another run ({'; '.join(changes)}: there / "
+            "asked for); give another directory or remove this one."
+        )
+    results = files.read_json(directory / RESULTS_NAME)
+    return Record(directory, identity, results)
+
+
+def describe(record: Record) -> str:
+    """Returns a line that tells how a run ended."""
+    results = record.results
+    if record.status == "failed":
+        return (
+            f"failed at {results['reason']}. Remove "
+            f"{record.directory / RESULTS_NAME} to try again from there."
+        )
+    metrics = ", ".join(
+        f"{name} {value:.4g}" for name, value in results["metrics"].items()
+    )
+    return f"{metrics} ({results['wall_seconds']:.1f} s)"
+
+
+def training_command(run: Run) -> str:
+    """Returns the `launch.train` command of a run, a line for a shell."""
+    defaults = dataclasses.asdict(run.experiment.defaults)
+    flags = {
+        "experiment": run.experiment.name,
+        "method": run.method,
+        "seed": run.seed,
+    }
+    for name, value in dataclasses.asdict(run.config).items():
+        if value != defaults[name]:
+            flags[f"config.{name}"] = value
+    flags["run_dir"] = run.directory
+    if run.data_dir is not None:
+        flags["data_dir"] = run.data_dir
+    for field in dataclasses.fields(run.devices):
+        value = getattr(run.devices, field.name)
+        if value != field.default:
+            flags[field.name] = value
+    return shlex.join(
+        ["python", "-m", "launch.train"]
+        + [f"--{name}={value}" for name, value in flags.items()]
+    )

@@ -1,0 +1,169 @@
+"""Experiments that train a Keras model."""
+
+import abc
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data import streams
+from trainers import config as config_lib
+from trainers import errors
+from trainers.runs.experiment import Experiment, Record, Run
+from trainers.training import loop, preemption
+from trainers.training.progress import Progress
+
+# What a collective operation ends with when a process or its machine ends.
+_LOST_WORKER = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+class FitExperiment(Experiment):
+    """Base class of the experiments that train a Keras model.
+
+    Attributes:
+        watched: The logged metric of which the lowest value marks the best
+            step, whose checkpoint is kept; None keeps none.
+    """
+
+    distributes = True
+    sample = "seed"
+    watched: ClassVar[str | None] = None
+
+    @abc.abstractmethod
+    def build(self, run: Run) -> keras.Model:
+        """Makes the compiled model."""
+
+    @abc.abstractmethod
+    def training_data(
+        self, run: Run, start: int, shard: streams.Shard
+    ) -> tf.data.Dataset:
+        """Makes a worker's part of endless batches from step `start` on."""
+
+    @abc.abstractmethod
+    def test_data(self, run: Run) -> tf.data.Dataset:
+        """Makes one pass over the test batches, the same for all workers."""
+
+    @abc.abstractmethod
+    def summarize(self, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        """Makes the final metrics from the logs of all epochs."""
+
+    def callbacks(
+        self, run: Run, model: keras.Model
+    ) -> Sequence[keras.callbacks.Callback]:
+        """Makes what else is to happen during training."""
+        return []
+
+    def conclude(self, run: Run, model: keras.Model) -> dict[str, float]:
+        """Finds out what else is to be known of the trained model.
+
+        Args:
+            run: What was done.
+            model: With the weights of the best step, where one is kept.
+
+        Returns:
+            Further final metrics.
+        """
+        return {}
+
+    def check_data(self, run: Run) -> None:
+        """Looks for damage in the data, after reading failed.
+
+        Raises:
+            prepared.DataError: Naming the file and the record.
+        """
+
+    def check(self, run: Run) -> None:
+        """See the base class."""
+        num_replicas = run.devices.num_replicas
+        if run.config.batch_size % num_replicas:
+            raise errors.UserError(
+                f"--config.batch_size: got {run.config.batch_size}, expected "
+                f"a multiple of the {num_replicas} replicas; change one of "
+                "them."
+            )
+        if run.config.jit_compile and num_replicas > 1:
+            raise errors.UserError(
+                f"--config.jit_compile: XLA cannot compile the step of "
+                f"{num_replicas} replicas; use --strategy=one or "
+                "--config.jit_compile=false."
+            )
+
+    def make_model(self, run: Run) -> keras.Model:
+        """Builds the model on the run's devices, ready to be trained.
+
+        Raises:
+            UserError: If there is none for this method.
+        """
+        strategy = run.devices.make()
+        with strategy.scope(), _computing_in(run.config.mixed_precision):
+            try:
+                model = self.build(run)
+            except ValueError as error:
+                raise errors.UserError(
+                    f"{run.experiment.name} with {run.method}: {error}"
+                ) from error
+            _finish(model, run.config)
+        return model
+
+    def execute(self, run: Run, progress: Progress) -> dict[str, float]:
+        """See the base class."""
+        worker = run.worker
+        with preemption.watching() as notice:
+            model = self.make_model(run)
+            try:
+                rows = loop.fit(
+                    model,
+                    lambda start: self.training_data(run, start, worker.shard),
+                    self.test_data(run),
+                    config=run.config,
+                    directory=run.directory,
+                    progress=progress,
+                    watched=self.watched,
+                    more=self.callbacks(run, model),
+                    worker=worker,
+                    notice=notice,
+                )
+            except tf.errors.OpError as error:
+                if worker.count > 1 and isinstance(error, _LOST_WORKER):
+                    raise errors.InterruptedRunError(
+                        "another worker is gone "
+                        f"({type(error).__name__}); start all of them again"
+                    ) from None
+                self.check_data(run)
+                raise
+        return {**self.summarize(rows), **self.conclude(run, model)}
+
+    def samples(self, record: Record) -> dict[str, np.ndarray]:
+        """See the base class."""
+        metrics = record.results["metrics"]
+        return {name: np.array([value]) for name, value in metrics.items()}
+
+
+@contextlib.contextmanager
+def _computing_in(precision: str) -> Iterator[None]:
+    """Lets layers made inside compute in another precision than float32."""
+    before = keras.config.dtype_policy()
+    if precision != "none":
+        keras.config.set_dtype_policy(f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _finish(model: keras.Model, config: config_lib.FitConfig) -> None:
+    """Sets what is the same for all experiments, and builds the optimizer."""
+    model.steps_per_execution = config.steps_per_execution
+    optimizer = model.optimizer
+    if config.gradient_accumulation_steps > 1:
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner.gradient_accumulation_steps = config.gradient_accumulation_steps
+    optimizer.build(model.trainable_variables)

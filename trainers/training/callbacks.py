@@ -1,0 +1,166 @@
+"""What `fit` does besides training: checkpoints, and a stop at NaN."""
+
+import math
+import time
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from trainers import config as config_lib
+from trainers import errors
+from trainers.training import checkpoints, exchange, logs, preemption
+from trainers.training.clock import Clock
+
+
+class StopOnNan(keras.callbacks.Callback):
+    """Ends training with a `DivergedError` at the first loss not finite.
+
+    Keras' `TerminateOnNaN` looks at the total alone and does not name the
+    loss.
+    """
+
+    def __init__(self, clock: Clock):
+        """Makes the callback.
+
+        Args:
+            clock: Counts the steps.
+        """
+        super().__init__()
+        self._clock = clock
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Checks the training losses."""
+        self._check(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Checks the test losses, before anything is saved."""
+        self._check(logs)
+
+    def _check(self, logs: Mapping[str, float]) -> None:
+        bad = {
+            name: value
+            for name, value in logs.items()
+            if name.endswith("loss") and not math.isfinite(value)
+        }
+        if bad:
+            # The total says less than the losses it is made of.
+            parts = [name for name in bad if name not in ("loss", "val_loss")]
+            names = parts or list(bad)
+            raise errors.DivergedError(
+                f"step {self._clock.step}: {', '.join(names)} became "
+                f"{bad[names[0]]}; the last checkpoint is from before"
+            )
+
+
+class SaveCheckpoints(keras.callbacks.Callback):
+    """Writes checkpoints: after each epoch, in between, and when told to stop.
+
+    All workers decide together, so that they save and stop at one step.
+    """
+
+    def __init__(
+        self,
+        saved: checkpoints.Checkpoints,
+        config: config_lib.FitConfig,
+        clock: Clock,
+        notice: preemption.Notice,
+        gather: exchange.Gathering,
+    ):
+        """Makes the callback.
+
+        Args:
+            saved: The checkpoints of the run.
+            config: Says when there is to be one.
+            clock: Counts the steps.
+            notice: Whether the process has been told to stop.
+            gather: The exchange between the workers.
+        """
+        super().__init__()
+        self._saved = saved
+        self._config = config
+        self._clock = clock
+        self._notice = notice
+        self._gather = gather
+        self._saved_at = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Takes up an epoch where it was left."""
+        self._looked_at = self._clock.step
+        self._saved.restore_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves in the middle of an epoch."""
+        step = self._clock.step
+        # At the end of an epoch comes its test first; the sums of unfinished
+        # updates are in no checkpoint.
+        if (
+            step % self._config.steps_per_epoch == 0
+            or step % self._config.gradient_accumulation_steps
+        ):
+            return
+        every = self._config.checkpoint_steps
+        due = every and step // every > self._looked_at // every
+        self._looked_at = step
+        stop, late = self._ask()
+        if due or late or stop:
+            self._save(step, in_epoch=True)
+        if stop:
+            self._stop(step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Saves a whole epoch."""
+        step = self._clock.step
+        self._save(step, in_epoch=False)
+        if step < self._config.steps and self._ask()[0]:
+            self._stop(step)
+
+    def _ask(self) -> tuple[bool, bool]:
+        """Whether a worker was told to stop; whether it has been long."""
+        seconds = 60.0 * self._config.checkpoint_minutes
+        late = 0.0 < seconds <= time.monotonic() - self._saved_at
+        answers = self._gather(2.0 * self._notice.given + late)
+        # Only the chief's time counts, so that all decide alike.
+        return bool(np.any(answers >= 2.0)), bool(answers[0] % 2.0)
+
+    def _save(self, step: int, in_epoch: bool) -> None:
+        self._saved.save(step, in_epoch)
+        self._saved_at = time.monotonic()
+
+    def _stop(self, step: int) -> None:
+        raise errors.InterruptedRunError(
+            f"stopped by SIGTERM and saved after step {step} of "
+            f"{self._config.steps}"
+        )
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Keeps the checkpoint of the epoch with the lowest value of a metric."""
+
+    def __init__(
+        self, saved: checkpoints.Checkpoints, log: logs.CsvLog, watched: str
+    ):
+        """Makes the callback.
+
+        Args:
+            saved: The checkpoints of the run.
+            log: The log of all epochs.
+            watched: The metric.
+        """
+        super().__init__()
+        self._saved = saved
+        self._log = log
+        self._watched = watched
+
+    def on_train_begin(self, logs=None):
+        """Makes up for a process that died before it kept the best."""
+        self._keep()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keeps the last checkpoint if it is the best."""
+        self._keep()
+
+    def _keep(self) -> None:
+        rows = self._log.rows
+        if rows and min(rows, key=lambda row: row[self._watched]) is rows[-1]:
+            self._saved.keep_as_best(rows[-1]["step"])
