@@ -101,41 +101,21 @@ class AttributeSet:
             )
 
     def training_batches(
-        self,
-        split: str,
-        shape: Shape,
-        *,
-        batch_size: int,
-        seed: int,
-        start: int = 0,
-        shard: streams.Shard | None = None,
+        self, split: str, shape: Shape, reading: streams.Reading
     ) -> tf.data.Dataset:
         """Makes the endless stream of training batches.
 
         Args:
             split: What to read, such as `train`.
             shape: The shape of the images.
-            batch_size: Examples in a step, over all workers.
-            seed: Decides their order.
-            start: How many steps to leave out.
-            shard: Which worker's examples; all by default.
+            reading: Which batches.
 
         Returns:
             Batches of images `[batch, height, width, channels]`, float32 in
             [0, 1], and attributes `[batch, T]`, float32, 0 or 1.
         """
-        shard = shard or streams.Shard()
-        records = self._set.endless_records(
-            split,
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            shuffle_buffer=_SHUFFLE_BUFFER,
-            shard=shard,
-        )
-        return self._batches(
-            records, shape, shard.batch_size(batch_size), drop_remainder=True
-        )
+        records = self._set.endless_records(split, reading, _SHUFFLE_BUFFER)
+        return self._batches(records, shape, reading.share, drop_remainder=True)
 
     def test_batches(
         self, split: str, shape: Shape, *, batch_size: int

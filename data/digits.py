@@ -108,45 +108,29 @@ def draw_pairs(
 
 
 def training_batches(
-    *,
-    batch_size: int,
-    num_pairs: int,
-    canvas: int,
-    split_seed: int,
-    seed: int,
-    start: int = 0,
-    shard: streams.Shard | None = None,
+    reading: streams.Reading, *, num_pairs: int, canvas: int, split_seed: int
 ) -> tf.data.Dataset:
-    """Makes the endless stream of training batches.
-
-    The stream is a function of the seed: what comes after `start` batches is
-    the same whether or not those before were read in the same process.
+    """Makes the endless stream of training batches, a function of the seed.
 
     Args:
-        batch_size: Examples in a step, over all workers; all are full.
+        reading: Which batches; all are full.
         num_pairs: Size of the training set.
         canvas: Size of the images, see `overlap`.
         split_seed: Decides which scans are for training.
-        seed: Decides the pairs and their order.
-        start: How many batches to leave out.
-        shard: Which worker's part of each batch; all of it by default.
 
     Returns:
         Batches of (images, labels), as `draw_pairs` returns them.
     """
     train, _ = split_scans(split_seed)
-    pairs = draw_pairs(train, num_pairs, canvas, seed)
+    pairs = draw_pairs(train, num_pairs, canvas, reading.seed)
     dataset = tf.data.Dataset.from_tensor_slices(pairs)
-    dataset = dataset.shuffle(num_pairs, seed=seed).repeat()
-    dataset = dataset.batch(batch_size, drop_remainder=True).skip(start)
-    shard = shard or streams.Shard()
-    share = shard.batch_size(batch_size)
-    first = shard.index * share
-
-    def part(*batch):
-        return tf.nest.map_structure(lambda t: t[first : first + share], batch)
-
-    return dataset.map(part).prefetch(tf.data.AUTOTUNE)
+    dataset = dataset.shuffle(num_pairs, seed=reading.seed).repeat()
+    dataset = dataset.batch(reading.batch_size, drop_remainder=True)
+    return (
+        dataset.skip(reading.start)
+        .map(lambda *batch: reading.take_share(batch))
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def test_batches(

@@ -71,21 +71,12 @@ class ImageSet:
             )
         return tf.ensure_shape(image, self.image_shape), example["label"]
 
-    def training_batches(
-        self, batch_size: int, seed: int, start: int, shard: streams.Shard
-    ) -> tf.data.Dataset:
+    def training_batches(self, reading: streams.Reading) -> tf.data.Dataset:
         """Makes the endless stream of a worker's part of each batch."""
         records = self.prepared.endless_records(
-            self.training_split,
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            shuffle_buffer=self._shuffle_buffer(),
-            shard=shard,
+            self.training_split, reading, self._shuffle_buffer()
         )
-        return self._batches(
-            records, shard.batch_size(batch_size), drop_remainder=True
-        )
+        return self._batches(records, reading.share, drop_remainder=True)
 
     def test_batches(self, batch_size: int) -> tf.data.Dataset:
         """Makes one pass over the test split; the last batch may be smaller."""
@@ -166,10 +157,7 @@ def open_sets(
 def training_batches(
     sets: Mapping[str, ImageSet],
     batch_sizes: Mapping[str, int],
-    *,
-    seed: int,
-    start: int = 0,
-    shard: streams.Shard | None = None,
+    reading: streams.Reading,
 ) -> tf.data.Dataset:
     """Makes the endless stream of mixed batches.
 
@@ -178,22 +166,22 @@ def training_batches(
 
     Args:
         sets: From `open_sets`.
-        batch_sizes: Examples of each set in a step, over all workers.
-        seed: Decides the order of each set.
-        start: How many steps to leave out.
-        shard: Which worker's part of each batch; all of it by default.
+        batch_sizes: Examples of each set in a step, over all workers; they
+            replace the batch size of `reading`.
+        reading: Which batches.
 
     Returns:
         Batches of (images by set, labels by set): `float32`
         `[batch_size, height, width, channels]` in [0, 1), and integers
         `[batch_size]`. All are full.
     """
-    shard = shard or streams.Shard()
     # A set that is target and source at once has two orders.
-    seeds = {TARGET: 2 * seed, SOURCE: 2 * seed + 1}
+    seeds = {TARGET: 2 * reading.seed, SOURCE: 2 * reading.seed + 1}
     parts = {
         name: images.training_batches(
-            batch_sizes[name], seeds[name], start, shard
+            dataclasses.replace(
+                reading, batch_size=batch_sizes[name], seed=seeds[name]
+            )
         )
         for name, images in sets.items()
     }

@@ -90,24 +90,14 @@ class PreparedSet:
         )
 
     def endless_records(
-        self,
-        split: str,
-        *,
-        batch_size: int,
-        seed: int,
-        start: int,
-        shuffle_buffer: int,
-        shard: streams.Shard,
+        self, split: str, reading: streams.Reading, shuffle_buffer: int
     ) -> tf.data.Dataset:
         """Makes the endless stream of a worker's records; see `streams`.
 
         Args:
             split: Such as `train` or `train[:80%]`.
-            batch_size: Records in a step, over all workers.
-            seed: Decides their order.
-            start: How many steps to leave out.
+            reading: Which batches.
             shuffle_buffer: Records in a block; two of them are in memory.
-            shard: Which worker's records.
 
         Returns:
             Serialized examples, for `parse`.
@@ -118,11 +108,8 @@ class PreparedSet:
         return streams.endless(
             lambda order: self.records(split, order),
             self.num_examples(split),
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            shuffle_buffer=shuffle_buffer,
-            shard=shard,
+            reading,
+            shuffle_buffer,
         )
 
     def parse(

@@ -25,7 +25,7 @@ class Shard:
     count: int = 1
 
     def __post_init__(self):
-        """Refuses a worker that is not among them."""
+        """Checks that the worker is among them."""
         if not 0 <= self.index < self.count:
             raise ValueError(
                 f"Worker {self.index} is not one of {self.count}; expected "
@@ -46,15 +46,43 @@ class Shard:
         return total // self.count
 
 
+_WHOLE = Shard()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Which batches of an endless stream a worker reads.
+
+    Attributes:
+        batch_size: Examples in a step, over all workers.
+        seed: Decides the order of the examples.
+        start: How many steps to leave out.
+        shard: The worker's part of each batch; all of it by default.
+    """
+
+    batch_size: int
+    seed: int
+    start: int = 0
+    shard: Shard = _WHOLE
+
+    @property
+    def share(self) -> int:
+        """The worker's examples in a step."""
+        return self.shard.batch_size(self.batch_size)
+
+    def take_share(self, batch):
+        """Cuts the worker's part out of a whole batch of tensors."""
+        first = self.shard.index * self.share
+        return tf.nest.map_structure(
+            lambda tensor: tensor[first : first + self.share], batch
+        )
+
+
 def endless(
     epoch: Callable[[tf.Tensor], tf.data.Dataset],
     num_examples: int,
-    *,
-    batch_size: int,
-    seed: int,
-    start: int = 0,
+    reading: Reading,
     shuffle_buffer: int,
-    shard: Shard | None = None,
 ) -> tf.data.Dataset:
     """Makes the endless stream of a worker's training records.
 
@@ -65,39 +93,35 @@ def endless(
         epoch: Reads all records once; takes a seed `[2]` for what it shuffles
             itself, such as the order of files.
         num_examples: How many these are.
-        batch_size: Records in a step, over all workers.
-        seed: Decides the order.
-        start: How many steps to leave out.
+        reading: Which batches.
         shuffle_buffer: Records in a block; two of them are in memory.
-        shard: Which worker's records; all by default.
 
     Returns:
         The records one by one: decode them, then batch them by
-        `shard.batch_size(batch_size)`.
+        `reading.share`.
     """
-    first_epoch, offset = divmod(start * batch_size, num_examples)
+    first_epoch, offset = divmod(
+        reading.start * reading.batch_size, num_examples
+    )
 
     def read(index: tf.Tensor) -> tf.data.Dataset:
-        seeds = tf.random.experimental.stateless_split([seed, index], 2)
+        seeds = tf.random.experimental.stateless_split([reading.seed, index], 2)
         blocks = epoch(seeds[0]).batch(shuffle_buffer).prefetch(1).enumerate()
         return blocks.map(
-            lambda number, block: tf.gather(
-                block,
-                permutation(
-                    tf.shape(block)[0],
-                    tf.random.experimental.stateless_fold_in(seeds[1], number),
-                ),
-            )
+            lambda number, block: _shuffle(block, seeds[1], number)
         ).unbatch()
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     stream = epochs.flat_map(read).skip(offset)
-    if shard is None or shard.count == 1:
+    if reading.shard.count == 1:
         return stream
-    share = shard.batch_size(batch_size)
-    first = shard.index * share
-    batches = stream.batch(batch_size, drop_remainder=True)
-    return batches.map(lambda batch: batch[first : first + share]).unbatch()
+    batches = stream.batch(reading.batch_size, drop_remainder=True)
+    return batches.map(reading.take_share).unbatch()
+
+
+def _shuffle(block: tf.Tensor, seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    seed = tf.random.experimental.stateless_fold_in(seed, number)
+    return tf.gather(block, permutation(tf.shape(block)[0], seed))
 
 
 def permutation(count: tf.Tensor | int, seed: tf.Tensor) -> tf.Tensor:

@@ -12,10 +12,11 @@ import pathlib
 from absl import flags
 
 from data.lidar.simulation import drives, sensors
+from data.lidar.simulation.settings import Settings
 from launch import command
 from trainers import errors
 
-_DEFAULTS = drives.Settings()
+_DEFAULTS = Settings()
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -52,7 +53,7 @@ def main() -> int:
     try:
         drives.write(
             directory,
-            drives.Settings(
+            Settings(
                 num_frames=FLAGS.frames,
                 sensors=FLAGS.sensors,
                 extent=FLAGS.extent,

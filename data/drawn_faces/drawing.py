@@ -75,6 +75,11 @@ def draw_face(
     hair.paint_hat(head, face)
     parts.paint_eyeglasses(features, face)
     parts.paint_earrings(head, face)
+    image = _photograph(head.finish(), face, generator)
+    return image, _find_landmarks(features, nose, face)
+
+
+def _find_landmarks(features: Canvas, nose: Canvas, face: Face):
     corner = parts.half_mouth(face)
     points = [
         features.pixels((-parts.EYE, 0.0)),
@@ -84,8 +89,7 @@ def draw_face(
         features.pixels((corner, parts.MOUTH)),
     ]
     levels = np.round(points).astype(int).ravel().tolist()
-    landmarks = dict(zip(LANDMARKS, levels, strict=True))
-    return _photograph(head.finish(), face, generator), landmarks
+    return dict(zip(LANDMARKS, levels, strict=True))
 
 
 def _background(face: Face) -> Image.Image:

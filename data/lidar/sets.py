@@ -52,43 +52,26 @@ class LidarSet:
         self._set.check(split)
 
     def training_frames(
-        self,
-        split: str,
-        *,
-        batch_size: int,
-        seed: int,
-        start: int = 0,
-        shard: streams.Shard | None = None,
+        self, split: str, reading: streams.Reading
     ) -> tf.data.Dataset:
         """Makes the endless stream of training frames.
 
         Args:
             split: What to read, such as `train`.
-            batch_size: Frames in a step, over all workers.
-            seed: Decides their order.
-            start: How many steps to leave out.
-            shard: Which worker's frames; all by default.
+            reading: Which batches.
 
         Returns:
-            Pairs of an example and a seed `[2]`, int64, that no other place
-            in the stream has, for what is to be drawn for it.
+            Pairs of an example and a seed `[2]`, int64, unique in the stream,
+            for the draws that belong to it.
         """
-        shard = shard or streams.Shard()
-        records = self._set.endless_records(
-            split,
-            batch_size=batch_size,
-            seed=seed,
-            start=start,
-            shuffle_buffer=_SHUFFLE_BUFFER,
-            shard=shard,
-        )
-        share = shard.batch_size(batch_size)
-        first = start * batch_size + shard.index * share
+        records = self._set.endless_records(split, reading, _SHUFFLE_BUFFER)
+        batch_size, share = reading.batch_size, reading.share
+        first = reading.start * batch_size + reading.shard.index * share
 
         def parse(count, record):
             place = first + count // share * batch_size + count % share
             return self._set.parse(record), tf.stack(
-                [tf.constant(seed, tf.int64), place]
+                [tf.constant(reading.seed, tf.int64), place]
             )
 
         return records.enumerate().map(

@@ -77,7 +77,7 @@ def test_training_goes_on_at_any_step(data_dir):
 
     def read(start, count, **options):
         batches = data.training_batches(
-            "train", _SAME, batch_size=2, seed=5, start=start, **options
+            "train", _SAME, streams.Reading(2, 5, start, **options)
         )
         return _rows(batches, count)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data import digits
+from data import digits, streams
 
 _SMALL = {"num_pairs": 64, "canvas": 11, "split_seed": 0}
 
@@ -67,7 +67,7 @@ def test_an_impossible_canvas_is_refused(canvas):
 def test_training_batches_repeat_from_any_start():
     def batches(seed, start):
         return digits.training_batches(
-            batch_size=10, seed=seed, start=start, **_SMALL
+            streams.Reading(10, seed, start), **_SMALL
         )
 
     # 64 pairs in batches of 10: the 20 batches cross three shuffles.

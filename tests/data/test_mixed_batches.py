@@ -59,11 +59,13 @@ def _take(batches, count):
     ]
 
 
+def _reading(**options):
+    return streams.Reading(**{"batch_size": 1, "seed": 1, **options})
+
+
 def _training(sets, count, **options):
     sizes = {name: _SIZES[name] for name in sets}
-    batches = mixed_batches.training_batches(
-        sets, sizes, **{"seed": 1, **options}
-    )
+    batches = mixed_batches.training_batches(sets, sizes, _reading(**options))
     return _take(batches, count)
 
 
@@ -99,7 +101,7 @@ def test_a_batch_holds_so_many_of_each_divided_by_256(data_dir):
         "source": 5,
         "target": 3,
     }
-    batches = mixed_batches.training_batches(sets, _SIZES, seed=0)
+    batches = mixed_batches.training_batches(sets, _SIZES, _reading(seed=0))
     images, labels = batches.element_spec
     for name, size in _SIZES.items():
         assert images[name] == tf.TensorSpec((size, *_SHAPE), tf.float32)
@@ -151,7 +153,7 @@ def test_workers_share_both_parts(data_dir):
 
     def take(**options):
         batches = mixed_batches.training_batches(
-            sets, sizes, seed=1, start=2, **options
+            sets, sizes, _reading(start=2, **options)
         )
         return _take(batches, 5)
 

@@ -7,11 +7,12 @@ from data import streams
 _COUNT = 10
 
 
-def _endless(**options):
+def _endless(shuffle_buffer=100, **reading):
     return streams.endless(
         lambda seed: tf.data.Dataset.range(_COUNT),
         _COUNT,
-        **{"batch_size": 4, "seed": 3, "shuffle_buffer": 100, **options},
+        streams.Reading(**{"batch_size": 4, "seed": 3, **reading}),
+        shuffle_buffer,
     )
 
 

@@ -52,7 +52,10 @@ def test_switches_reach_every_replica(tmp_path):
     [
         ("--config.mixed_precision=half", ["'half'", "bfloat16, float16"]),
         ("--config.steps_per_execution=3", ["steps_per_epoch", "multiple"]),
-        ("--config.gradient_accumulation_steps=4", ["steps_per_epoch", "multiple"]),
+        (
+            "--config.gradient_accumulation_steps=4",
+            ["steps_per_epoch", "multiple"],
+        ),
         ("--config.checkpoint_steps=-1", ["checkpoint_steps", "0 or more"]),
         ("--config.checkpoint_minutes=nan", ["checkpoint_minutes", "nan"]),
         ("--config.kept_checkpoints=0", ["kept_checkpoints"]),

@@ -237,16 +237,13 @@ class Celeba(fit_experiment.FitExperiment):
         return model
 
     def training_data(
-        self, run: experiment.Run, start: int, shard: streams.Shard
+        self, run: experiment.Run, reading: streams.Reading
     ) -> tf.data.Dataset:
         """See the base class."""
         return self._data(run).training_batches(
             run.config.training_split,
             run.config.shape,
-            batch_size=run.config.batch_size,
-            seed=run.seed,
-            start=start,
-            shard=shard,
+            reading,
         )
 
     def test_data(self, run: experiment.Run) -> tf.data.Dataset:
@@ -267,8 +264,7 @@ class Celeba(fit_experiment.FitExperiment):
         batches = self._data(run).training_batches(
             run.config.training_split,
             run.config.shape,
-            batch_size=run.config.batch_size,
-            seed=run.seed + 1,
+            streams.Reading(run.config.batch_size, run.seed + 1),
         )
         return [
             gd.GradientMonitor(

@@ -169,17 +169,14 @@ class Digits(fit_experiment.FitExperiment):
         return model
 
     def training_data(
-        self, run: experiment.Run, start: int, shard: streams.Shard
+        self, run: experiment.Run, reading: streams.Reading
     ) -> tf.data.Dataset:
         """See the base class."""
         return digits_data.training_batches(
-            batch_size=run.config.batch_size,
+            reading,
             num_pairs=run.config.training_pairs,
             canvas=run.config.canvas,
             split_seed=run.config.split_seed,
-            seed=run.seed,
-            start=start,
-            shard=shard,
         )
 
     def test_data(self, run: experiment.Run) -> tf.data.Dataset:

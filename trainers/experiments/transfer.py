@@ -272,16 +272,14 @@ class Transfer(fit_experiment.FitExperiment):
         return model
 
     def training_data(
-        self, run: experiment.Run, start: int, shard: streams.Shard
+        self, run: experiment.Run, reading: streams.Reading
     ) -> tf.data.Dataset:
         """See the base class."""
         sizes = {
             _TARGET: run.config.batch_size,
             _SOURCE: run.config.source_batch_size,
         }
-        return mixed_batches.training_batches(
-            self._sets(run), sizes, seed=run.seed, start=start, shard=shard
-        )
+        return mixed_batches.training_batches(self._sets(run), sizes, reading)
 
     def test_data(self, run: experiment.Run) -> tf.data.Dataset:
         """See the base class."""

@@ -43,9 +43,9 @@ class FitExperiment(Experiment):
 
     @abc.abstractmethod
     def training_data(
-        self, run: Run, start: int, shard: streams.Shard
+        self, run: Run, reading: streams.Reading
     ) -> tf.data.Dataset:
-        """Makes a worker's part of endless batches from step `start` on."""
+        """Makes a worker's part of endless batches."""
 
     @abc.abstractmethod
     def test_data(self, run: Run) -> tf.data.Dataset:
@@ -121,7 +121,9 @@ class FitExperiment(Experiment):
             try:
                 rows = loop.fit(
                     model,
-                    lambda start: self.training_data(run, start, worker.shard),
+                    lambda start: self.training_data(
+                        run, _read_from(run, start)
+                    ),
                     self.test_data(run),
                     config=run.config,
                     directory=run.directory,
@@ -145,6 +147,12 @@ class FitExperiment(Experiment):
         """See the base class."""
         metrics = record.results["metrics"]
         return {name: np.array([value]) for name, value in metrics.items()}
+
+
+def _read_from(run: Run, start: int) -> streams.Reading:
+    return streams.Reading(
+        run.config.batch_size, run.seed, start, run.worker.shard
+    )
 
 
 @contextlib.contextmanager

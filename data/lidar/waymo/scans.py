@@ -84,10 +84,7 @@ def make_example(
     segment: str,
     frame: str,
 ) -> examples.Example:
-    """Turns a frame into a training example.
-
-    The first returns of all lidars, in the order of their numbers, come before
-    the second returns.
+    """Turns a frame into a training example, first returns first.
 
     Args:
         scans: What each lidar measured, by its number.
@@ -113,32 +110,34 @@ def make_example(
             )
         for number, part in points.items():
             parts[number].append(part)
-    returned = [part for number in sorted(parts) for part in parts[number]]
-    num_returned = [
-        sum(len(part.values) for part in parts[number])
-        for number in sorted(parts)
-    ]
-    num_points = np.array([label.num_points for label in labels], np.int32)
-    levels = np.array([label.level for label in labels], np.int32)
+    numbers = sorted(parts)
+    returned = [part for number in numbers for part in parts[number]]
+    counts = [sum(len(p.values) for p in parts[number]) for number in numbers]
     return examples.check(
         {
             "points": np.concatenate([part.values for part in returned]),
-            "returns": np.repeat(
-                np.array(sorted(parts), np.uint8), num_returned
-            ),
+            "returns": np.repeat(np.array(numbers, np.uint8), counts),
             "in_no_label_zone": np.concatenate(
                 [part.in_no_label_zone for part in returned]
             ),
-            "boxes": np.array(
-                [label.box for label in labels], np.float32
-            ).reshape(-1, len(examples.BOX_FIELDS)),
-            "types": np.array([label.type for label in labels], np.int32),
-            "difficulties": examples.difficulties(levels, num_points),
-            "num_points": num_points,
+            **_list_objects(labels),
             "segment": segment,
             "frame": frame,
         }
     )
+
+
+def _list_objects(labels: Sequence[Label]) -> dict[str, np.ndarray]:
+    """Returns the fields of an example that describe its objects."""
+    num_points = np.array([label.num_points for label in labels], np.int32)
+    levels = np.array([label.level for label in labels], np.int32)
+    boxes = np.array([label.box for label in labels], np.float32)
+    return {
+        "boxes": boxes.reshape(-1, len(examples.BOX_FIELDS)),
+        "types": np.array([label.type for label in labels], np.int32),
+        "difficulties": examples.difficulties(levels, num_points),
+        "num_points": num_points,
+    }
 
 
 def _points(

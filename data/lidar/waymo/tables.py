@@ -56,8 +56,7 @@ Row = Mapping[str, Any]
 def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
     """Reads a segment, one frame at a time.
 
-    Of the tables with a value for each pixel only the row groups of the
-    current frame are in memory.
+    Of the large tables only the current frame's row groups are in memory.
 
     Args:
         directory: Holds the folders of the tables.
@@ -67,13 +66,11 @@ def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
         An example for each frame, in the order of time.
 
     Raises:
-        LidarDataError: If a table is missing or damaged, or for the first
-            frame that is not usable; the message names file and frame.
+        LidarDataError: If a table is missing or damaged, or a frame is not
+            usable; the message names file and frame.
     """
-    paths = {
-        kind: pathlib.Path(directory) / kind / f"{name}.parquet"
-        for kind in KINDS
-    }
+    root = pathlib.Path(directory)
+    paths = {kind: root / kind / f"{name}.parquet" for kind in KINDS}
     images = _ImageTable(paths[LIDAR], tuple(_RETURNS.values()))
     pixel_poses = _ImageTable(paths[PIXEL_POSE], (_POSES,))
     calibrations = _calibrations(paths[CALIBRATION])
@@ -85,8 +82,7 @@ def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
     times = sorted({*images.times, *vehicle_poses, *labels})
     if not times:
         raise examples.LidarDataError(
-            f"{paths[LIDAR]}: got no rows, expected one for each frame and "
-            "lidar."
+            f"{paths[LIDAR]}: got no rows, expected one a frame and lidar."
         )
     for time in times:
         with examples.located(f"{paths[LIDAR]}, frame {time}"):
@@ -97,14 +93,7 @@ def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
             poses = pixel_poses.frame(time)
             example = scans.make_example(
                 {
-                    laser: scans.Scan(
-                        {
-                            number: part[column]
-                            for number, column in _RETURNS.items()
-                            if column in part
-                        },
-                        poses.get(laser, {}).get(_POSES),
-                    )
+                    laser: _make_scan(part, poses.get(laser, {}))
                     for laser, part in images.frame(time).items()
                 },
                 calibrations,
@@ -114,6 +103,15 @@ def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
                 frame=str(time),
             )
         yield example
+
+
+def _make_scan(part: Row, poses: Row) -> scans.Scan:
+    returns = {
+        number: part[column]
+        for number, column in _RETURNS.items()
+        if column in part
+    }
+    return scans.Scan(returns, poses.get(_POSES))
 
 
 def load_parquet() -> types.ModuleType:

@@ -29,8 +29,8 @@ def _take(dataset, count):
 
 
 def _training(frames, **options):
-    options = {"batch_size": 2, "seed": 7, **options}
-    return frames.training_frames("train", **options)
+    reading = streams.Reading(**{"batch_size": 2, "seed": 7, **options})
+    return frames.training_frames("train", reading)
 
 
 def test_one_pass_in_order(frames):

@@ -504,7 +504,9 @@ def test_damaged_data_are_named(data_dir, tmp_path):
 def test_workers_get_their_parts(data_dir, tmp_path):
     found = registry.EXPERIMENTS["transfer"]
     run = _run(data_dir, tmp_path)
-    spec, _ = found.training_data(run, 0, streams.Shard(1, 2)).element_spec
+    spec, _ = found.training_data(
+        run, streams.Reading(2, 0, shard=streams.Shard(1, 2))
+    ).element_spec
     assert spec["source"].shape == (2, *_SHAPE)
     assert spec["target"].shape == (1, *_SHAPE)
 

@@ -4,7 +4,7 @@ import tempfile
 
 import numpy as np
 
-from data import attribute_sets
+from data import attribute_sets, streams
 from data.drawn_faces import builder as drawn_faces
 from trainers.benchmarks import measuring, methods
 from trainers.models import attribute_network
@@ -25,7 +25,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         )
 
         batches = faces.training_batches(
-            "train", _SHAPE, batch_size=batch_size, seed=0
+            "train", _SHAPE, streams.Reading(batch_size, seed=0)
         ).take(_NUM_IMAGES // batch_size)
 
         def read() -> None:

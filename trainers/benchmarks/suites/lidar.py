@@ -13,6 +13,7 @@ import graddrop_tf as gd
 from data import prepared
 from data.lidar import examples as lidar_examples
 from data.lidar.simulation import drives as simulation
+from data.lidar.simulation.settings import Settings
 from data.lidar.waymo import builder, messages
 from data.lidar.waymo import records as waymo_frames
 from data.lidar.waymo import segments as waymo_segments
@@ -100,7 +101,7 @@ def _reading(folder: pathlib.Path, progress: measuring.Progress):
     progress.say(f"simulating and preparing {_FRAMES_READ} frames")
     simulation.write(
         folder / "segments",
-        simulation.Settings(num_frames=_FRAMES_READ),
+        Settings(num_frames=_FRAMES_READ),
         num_segments=1,
         report=progress.say,
     )

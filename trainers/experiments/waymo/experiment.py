@@ -261,7 +261,7 @@ class Waymo(fit_experiment.FitExperiment):
         return model
 
     def training_data(
-        self, run: experiment.Run, start: int, shard: streams.Shard
+        self, run: experiment.Run, reading: streams.Reading
     ) -> tf.data.Dataset:
         """See the base class."""
         config, preset = run.config, run.config.detector_preset
@@ -278,24 +278,20 @@ class Waymo(fit_experiment.FitExperiment):
             return encoding.encode_frame(frame, preset, seeds[1])
 
         examples = self._data(run).training_frames(
-            config.training_split,
-            batch_size=config.batch_size,
-            seed=run.seed,
-            start=start,
-            shard=shard,
+            config.training_split, reading
         )
         return (
             examples.map(
                 encode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
             )
-            .batch(shard.batch_size(config.batch_size), drop_remainder=True)
+            .batch(reading.share, drop_remainder=True)
             .prefetch(tf.data.AUTOTUNE)
         )
 
     def _collect_objects(self, run: experiment.Run) -> pasting.ObjectStore:
         config = run.config
         examples = self._data(run).training_frames(
-            config.training_split, batch_size=1, seed=run.seed
+            config.training_split, streams.Reading(1, run.seed)
         )
         once = examples.take(self._data(run).num_frames(config.training_split))
         try:

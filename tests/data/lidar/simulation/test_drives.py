@@ -8,6 +8,7 @@ import pytest
 
 from data.lidar import examples
 from data.lidar.simulation import drives, scenes, sensors
+from data.lidar.simulation.settings import Settings
 from data.lidar.waymo import records
 from tests.data.lidar import cases
 from tests.data.lidar.simulation.test_ray_casting import face_distances
@@ -26,7 +27,7 @@ def tiny(monkeypatch):
 
 
 def _settings(tiny, **changes):
-    return drives.Settings(
+    return Settings(
         **{"num_frames": 2, "sensors": tiny, "extent": 30.0, **changes}
     )
 
@@ -297,4 +298,4 @@ def test_no_half_segment(tmp_path, tiny, monkeypatch):
 )
 def test_settings_that_make_no_scene(field, value):
     with pytest.raises(ValueError, match=f"{field}: got"):
-        drives.Settings(**{field: value})
+        Settings(**{field: value})

@@ -76,7 +76,9 @@ def test_training_frames_are_a_function_of_step_and_seed(data_dir, tmp_path):
     trainer = waymo.Waymo()
 
     def take(start, count, shard=None):
-        data = trainer.training_data(run, start, shard or streams.Shard())
+        data = trainer.training_data(
+            run, streams.Reading(2, 3, start, shard or streams.Shard())
+        )
         return list(data.take(count).as_numpy_iterator())
 
     def assert_same(left, right):
@@ -98,7 +100,7 @@ def test_training_frames_are_a_function_of_step_and_seed(data_dir, tmp_path):
 def test_without_augmentation_frames_stay(data_dir, tmp_path):
     run = _run(data_dir, tmp_path, augmented=False, pasted_objects=0)
     trainer = waymo.Waymo()
-    data = trainer.training_data(run, 0, streams.Shard()).take(1)
+    data = trainer.training_data(run, streams.Reading(2, 3)).take(1)
     ((inputs, targets),) = data.as_numpy_iterator()
     for points, found in zip(inputs["points"], targets["class"]):
         number = round(points[:, 3].max())
