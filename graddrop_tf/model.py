@@ -117,7 +117,7 @@ class MultiLossModel(keras.Model):
         """Configures training, as `keras.Model.compile` does.
 
         Args:
-            optimizer: As in Keras. The recipe's clipping is attached to it.
+            optimizer: As in Keras; the recipe's clipping is attached to it.
             loss: One Keras loss for each output, or a `gd.VectorLoss`.
             loss_weights: As in Keras; for a `gd.VectorLoss` a number, one for
                 each loss, or a dict by name.
@@ -132,8 +132,7 @@ class MultiLossModel(keras.Model):
         """
         self._check_xla(jit_compile)
         if isinstance(loss, VectorLoss) and loss_weights is not None:
-            loss = loss.with_loss_weights(loss_weights)
-            loss_weights = None
+            loss, loss_weights = loss.with_loss_weights(loss_weights), None
         names = parts.name_losses(
             loss, self.output_names, self.outputs, self.trunk.output
         )

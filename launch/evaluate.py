@@ -116,7 +116,7 @@ def main() -> int:
     trained = waymo_runs.TrainedDetector(
         _path(FLAGS.run_dir), FLAGS.data_dir, FLAGS.split, FLAGS.min_points or 0
     )
-    scenes, drawn = trained.find(FLAGS.draw or 0)
+    scenes, drawn = trained.evaluate(FLAGS.draw or 0)
     print(measured.of_scenes(scenes, (FLAGS.run_dir, FLAGS.run_dir)))
     folder = _path(FLAGS.plots) or trained.directory / "pictures"
     for index, picture in enumerate(drawn):

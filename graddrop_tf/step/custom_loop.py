@@ -21,25 +21,21 @@ def compute_gradients(
 ) -> list[Gradient]:
     """Computes combined gradients in a custom training loop.
 
-    Variables that the activations depend on receive the combined gradient;
+    Variables that the activations depend on receive the combined gradient,
     all others (the heads') that of the sum of their losses. A loss must not
-    reach a trunk variable except through the activations. In a `tf.function`
-    the cost is one backward pass through the trunk; in eager mode a tape that
-    recorded the trunk is walked for each loss. Under `tf.distribute` divide
-    each loss by the number of replicas, as Keras' own losses are; where the
-    heads sum over replicas (synchronized batch norm), pass a list of scalars.
+    reach a trunk variable except through the activations. Under
+    `tf.distribute` divide each loss by the number of replicas; if the heads
+    sum over replicas (synchronized batch norm), pass a list of scalars.
 
     Args:
         tape: A persistent tape that recorded trunk, heads and losses.
         losses: A list of T scalars, or a tensor `[T]`.
-        activations: The shared activations A, or a list with A_i for each
-            loss if they are batch separated.
+        activations: A, or a list with A_i for each batch-separated loss.
         variables: Trainable variables.
         state: `recipe.build(num_losses)`, made once, outside of the step.
 
     Returns:
-        A gradient for each variable, to be applied by an optimizer; None for
-        a variable that no loss depends on.
+        A gradient for each variable, None where no loss depends on it.
 
     Raises:
         ValueError: If the numbers of losses differ, the tape is not
@@ -62,10 +58,8 @@ def compute_gradients(
     variables = [getattr(v, "value", v) for v in variables]
     trunk = tape.gradient(activations, variables, output_gradients=combined)
     heads = gradients.of_sum(variables)
-    grads = [
-        head if through is None else through
-        for through, head in zip(trunk, heads, strict=True)
-    ]
+    pairs = zip(trunk, heads, strict=True)
+    grads = [head if through is None else through for through, head in pairs]
     state.update(losses, norms, factors)
     if state.global_clipnorm is not None:
         grads = clipping.clip_unreduced(grads, state.global_clipnorm)

@@ -132,9 +132,6 @@ def forward(
         x: The inputs.
         losses_of: Maps the outputs to the T losses.
         penalty_factor: Weight of the gradient penalty on the inputs.
-
-    Returns:
-        The recorded pass.
     """
 
     def record():

@@ -43,12 +43,12 @@ class Check:
         """Kills and restarts, printing a line for each kill.
 
         A run is killed at a random moment between its first file and the end
-        that the undisturbed one suggests. Where it comes to its end before
-        all kills are done, the next run is killed. What an earlier check left
-        is not looked at again, but for the undisturbed run.
+        that the undisturbed one suggests. If it ends before all kills are
+        done, the next run is killed. Of an earlier check only the undisturbed
+        run is used again.
 
         Returns:
-            What is not as it should be, in a line each.
+            A line for each thing that is wrong.
 
         Raises:
             UserError: If the run is not possible.
@@ -76,14 +76,13 @@ class Check:
                 continue
             run = _Disturbed(directory, self.flags)
             while num_done < self.num_kills and run.start(moments[num_done]):
+                num_done += 1
                 print(
-                    f"[{num_done + 1}/{self.num_kills}] "
-                    f"{run.directory.name}: killed after "
-                    f"{moments[num_done]:.2f} s, newest checkpoint of step "
-                    f"{run.step}",
+                    f"[{num_done}/{self.num_kills}] {directory.name}: killed "
+                    f"after {moments[num_done - 1]:.2f} s, newest checkpoint "
+                    f"of step {run.step}",
                     flush=True,
                 )
-                num_done += 1
             if not run.has_ended:
                 run.start()
             problems += run.problems

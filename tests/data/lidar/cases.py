@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from data.lidar.simulation import drives
+from data.lidar.simulation.settings import Settings
 
 ORACLE = (
     pathlib.Path(__file__).parents[2] / "oracle" / "waymo" / "synthetic_frame"
@@ -69,7 +70,7 @@ def simulate(directory, num_segments=2, num_frames=2, seed=0):
     messages()
     drives.write(
         directory,
-        drives.Settings(num_frames=num_frames, sensors="small", extent=25.0),
+        Settings(num_frames=num_frames, sensors="small", extent=25.0),
         num_segments=num_segments,
         seed=seed,
         report=lambda line: None,

@@ -1,4 +1,4 @@
-"""What the detector of a run directory finds in frames."""
+"""The detector of a run directory, applied to frames."""
 
 import dataclasses
 import pathlib
@@ -37,7 +37,7 @@ class TrainedDetector:
     split: str | None = None
     min_points: int = 0
 
-    def find(
+    def evaluate(
         self, num_drawn: int = 0, report: Callable[[str], None] = print
     ) -> tuple[box_files.Scenes, list[pictures.Picture]]:
         """Detects vehicles in all frames of the split.
@@ -80,14 +80,7 @@ class TrainedDetector:
             except prepared.DataError as error:
                 raise errors.UserError(str(error)) from None
             raise
-        names = [
-            box_files.Frame(segment, int(frame))
-            for _, (segment, frame) in sorted(found.frames.items())
-        ]
-        scenes = box_files.Scenes(
-            found.predictions, found.ground_truths, names, found.num_left_out
-        )
-        return scenes, drawn
+        return _name_scenes(found), drawn
 
     def _read(self) -> experiment.Run:
         record = run_directory.read(self.directory)
@@ -118,3 +111,13 @@ class TrainedDetector:
             return {**example, "difficulties": tf.where(few, 2, 1)}
 
         return frames.map(with_levels)
+
+
+def _name_scenes(found: detector.Found) -> box_files.Scenes:
+    names = [
+        box_files.Frame(segment, int(frame))
+        for _, (segment, frame) in sorted(found.frames.items())
+    ]
+    return box_files.Scenes(
+        found.predictions, found.ground_truths, names, found.num_left_out
+    )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from data.lidar import examples
 from data.lidar.simulation import drives
+from data.lidar.simulation.settings import Settings
 from data.lidar.waymo import messages
 from tests.data.lidar import cases
 from tests.trainers.models.pointpillars.cases import TINY
@@ -86,7 +87,7 @@ def test_rows_without_the_official_package(
 
 def test_steps_with_the_official_package(tmp_path, monkeypatch, capsys):
     cases.messages()
-    tiny = drives.Settings(num_frames=2, sensors="small", extent=25.0)
+    tiny = Settings(num_frames=2, sensors="small", extent=25.0)
     monkeypatch.setattr(drives, "Settings", lambda num_frames: tiny)
     monkeypatch.setattr(drives, "full_size_frame", cases.frame)
     steps = lidar._frame_steps(tmp_path, measuring.Progress("lidar"))
