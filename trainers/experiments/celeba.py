@@ -55,14 +55,12 @@ from data import streams
 from trainers import config as config_lib
 from trainers import files
 from trainers.models import attribute_metrics, attribute_network
-from trainers.reporting import curves, plots
+from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
 from trainers.training import distribution
 
 _TABLE = "attributes.csv"
-_KEPT = "gradients/hypothetical_kept_share"
 _MONITORED_BATCHES = 16
-_MARGINALIZATION = ("graddrop", "graddrop(marginalize_batch=False)")
 _PAPER_ERROR = {
     "baseline": 8.71,
     "clip(1.0)": 8.70,
@@ -173,6 +171,18 @@ def _open(
     return attribute_data.AttributeSet(dataset, names, data_dir)
 
 
+_MAX_F1 = curves.Quantity("max_f1", "max F1 %", "Max F1")
+_KEPT = curves.Quantity(
+    "kept",
+    "values kept %",
+    "Share of gradient values that GradDrop keeps, or would keep in a model "
+    "trained by another method,",
+    read=lambda row: (
+        100.0 * row.get("gradients/hypothetical_kept_share", np.nan)
+    ),
+)
+
+
 class Celeba(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
@@ -188,6 +198,17 @@ class Celeba(fit_experiment.FitExperiment):
         ),
         columns.Column("best_step", "best step", columns.whole),
         columns.Column("majority_error", "majority guess %", columns.percent),
+    )
+    figures = (
+        curves.LearningCurve("celeba_max_f1", _MAX_F1, "the paper's Figure 3a"),
+        curves.LearningCurve(
+            "celeba_marginalization",
+            _MAX_F1,
+            "with and without summing the gradients over the batch before "
+            "their signs are compared; Figure 3b",
+            methods=("graddrop", "graddrop(marginalize_batch=False)"),
+        ),
+        curves.LearningCurve("celeba_kept", _KEPT, "Figure 3c"),
     )
     compared = "error"
     compared_label = "error in percentage points"
@@ -307,66 +328,18 @@ class Celeba(fit_experiment.FitExperiment):
         constant = np.minimum(rates, 1.0 - rates)
         return {"majority_error": 100.0 * float(constant.mean())}
 
-    def summarize(
-        self, rows: Sequence[Mapping[str, float]]
-    ) -> dict[str, float]:
-        """See the base class; the numbers are of the best step."""
-        best = min(rows, key=lambda row: row[self.watched])
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        """See the base class."""
         return {
-            "error": 100.0 * best["val_error_rate"],
-            "max_f1": 100.0 * best["val_max_f1"],
-            "best_step": best["step"],
-            "test_loss": best["val_loss"],
+            "error": 100.0 * row["val_error_rate"],
+            "max_f1": 100.0 * row["val_max_f1"],
+            "best_step": row["step"],
+            "test_loss": row["val_loss"],
         }
 
     def is_published(self, config: Mapping[str, Any]) -> bool:
         """See the base class."""
         return config["dataset"] == self.defaults.dataset
-
-    def figures(
-        self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[columns.Figure]:
-        """See the base class."""
-        max_f1 = curves.over_steps(
-            records, lambda row: 100.0 * row["val_max_f1"]
-        )
-        # NaN where gradients were not looked at.
-        kept = curves.over_steps(
-            records, lambda row: 100.0 * row.get(_KEPT, np.nan)
-        )
-        figures = [
-            columns.Figure(
-                "celeba_max_f1",
-                f"Max F1 during training, {curves.BANDS} (the paper's "
-                "Figure 3a).",
-                plots.courses(max_f1, "step", "max F1 %"),
-            )
-        ]
-        if {*_MARGINALIZATION} <= {*max_f1}:
-            figures.append(
-                columns.Figure(
-                    "celeba_marginalization",
-                    "Max F1 with the gradients summed over the batch before "
-                    f"signs are compared, and without, {curves.BANDS} "
-                    "(Figure 3b).",
-                    plots.courses(
-                        {method: max_f1[method] for method in _MARGINALIZATION},
-                        "step",
-                        "max F1 %",
-                    ),
-                )
-            )
-        if all(np.isfinite(shares).all() for _, shares in kept.values()):
-            figures.append(
-                columns.Figure(
-                    "celeba_kept",
-                    "Share of the gradients' values that GradDrop passes, or "
-                    f"would pass in a model trained otherwise, {curves.BANDS} "
-                    "(Figure 3c).",
-                    plots.courses(kept, "step", "values kept %"),
-                )
-            )
-        return figures
 
     def _data(self, run: experiment.Run) -> attribute_data.AttributeSet:
         return _open(run.config.dataset, run.config.labels, run.data_dir)

@@ -31,7 +31,7 @@ other method had a say in it.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import keras
@@ -121,6 +121,33 @@ def make_heads(activations: keras.KerasTensor) -> keras.Model:
     return keras.Model(inputs, outputs, name="heads")
 
 
+def _draw_examples(
+    _: experiment.Experiment, records: experiment.Records
+) -> list[columns.Figure]:
+    run = next(iter(records.values()))[0]
+    config = DigitsConfig(**run.identity["config"])
+    _, test = digits_data.split_scans(config.split_seed)
+    images, labels = digits_data.draw_pairs(
+        test, 12, config.canvas, config.split_seed
+    )
+    titles = [
+        f"{first} and {second}"
+        for first, second in zip(
+            *(labels[position] for position in POSITIONS), strict=True
+        )
+    ]
+    return [
+        columns.Figure(
+            "digits_examples",
+            "Test images and their digits: upper left and lower right.",
+            plots.gallery(images[..., 0], titles),
+        )
+    ]
+
+
+_ERROR = curves.Quantity("error", "test error %", "Test error")
+
+
 class Digits(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
@@ -137,6 +164,11 @@ class Digits(fit_experiment.FitExperiment):
             "lower_right_error", "lower right error %", columns.percent
         ),
         columns.Column("test_loss", "test loss"),
+    )
+    figures = (
+        _draw_examples,
+        curves.LearningCurve("digits_course", _ERROR),
+        curves.FinalDots("digits_final", _ERROR),
     )
     compared = "error"
     compared_label = "error in percentage points"
@@ -188,59 +220,14 @@ class Digits(fit_experiment.FitExperiment):
             split_seed=run.config.split_seed,
         )
 
-    def summarize(
-        self, rows: Sequence[Mapping[str, float]]
-    ) -> dict[str, float]:
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
         """See the base class."""
-        last = rows[-1]
         wrong = {
-            f"{position}_error": 100.0
-            - 100.0 * last[f"val_{position}_accuracy"]
+            f"{position}_error": 100.0 - 100.0 * row[f"val_{position}_accuracy"]
             for position in POSITIONS
         }
         return {
             "error": float(np.mean(list(wrong.values()))),
             **wrong,
-            "test_loss": last["val_loss"],
+            "test_loss": row["val_loss"],
         }
-
-    def figures(
-        self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[columns.Figure]:
-        """See the base class."""
-        some = next(iter(records.values()))[0]
-        config = DigitsConfig(**some.identity["config"])
-        _, test = digits_data.split_scans(config.split_seed)
-        images, labels = digits_data.draw_pairs(
-            test, 12, config.canvas, config.split_seed
-        )
-        titles = [
-            f"{first} and {second}"
-            for first, second in zip(
-                *(labels[position] for position in POSITIONS), strict=True
-            )
-        ]
-        return [
-            columns.Figure(
-                "digits_examples",
-                "Test images and what they hold: upper left and lower right.",
-                plots.gallery(images[..., 0], titles),
-            ),
-            columns.Figure(
-                "digits_course",
-                f"Test error during training, {curves.BANDS}.",
-                plots.courses(
-                    curves.over_steps(
-                        records, lambda row: self.summarize([row])["error"]
-                    ),
-                    "step",
-                    "test error %",
-                ),
-            ),
-            columns.Figure(
-                "digits_final",
-                "Test error after the last step: each seed (dot), mean and "
-                "standard deviation (bar). The band is the first method's.",
-                plots.dots(curves.at_the_end(records, "error"), "test error %"),
-            ),
-        ]

@@ -33,7 +33,6 @@ with a small optimisation in each step.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,6 +188,65 @@ class Descent:
         return grad, weighting
 
 
+def _hits(final: np.ndarray) -> np.ndarray:
+    return (final < GLOBAL_MINIMUM + _HIT_TOLERANCE).astype(np.float64)
+
+
+def _load(directory: pathlib.Path) -> dict[str, Any]:
+    with np.load(directory / _CURVES) as archive:
+        return dict(archive)
+
+
+def _draw_losses(
+    _: experiment.Experiment, records: experiment.Records
+) -> list[columns.Figure]:
+    limit = next(iter(records.values()))[0].identity["config"]["start_range"]
+    grid = np.linspace(-limit, limit, 2001, dtype=np.float32)
+    values = losses(tf.constant(grid)).numpy()
+    caption = (
+        "The five losses (thin) and their sum, which is minimised. The global "
+        f"minimum is {GLOBAL_MINIMUM} (the paper's Figure 2a)."
+    )
+    drawing = plots.landscape(grid, values, GLOBAL_MINIMUM)
+    return [columns.Figure("toy_a_losses", caption, drawing)]
+
+
+def _draw_descents(
+    _: experiment.Experiment, records: experiment.Records
+) -> list[columns.Figure]:
+    loaded = {name: _load(runs[0].directory) for name, runs in records.items()}
+    start = next(iter(loaded.values()))["starts"][0]
+    caption = (
+        "Sum of the losses in one run of each method, all from "
+        f"w = {start:.3f} (Figure 2b)."
+    )
+    drawing = plots.panels(
+        {name: arrays["first_curve"] for name, arrays in loaded.items()},
+        "step",
+        "sum of losses",
+        floor=GLOBAL_MINIMUM,
+    )
+    return [columns.Figure("toy_b_curves", caption, drawing)]
+
+
+def _draw_final_losses(
+    _: experiment.Experiment, records: experiment.Records
+) -> list[columns.Figure]:
+    finals = {
+        method: np.concatenate(
+            [_load(run.directory)["final_losses"] for run in runs]
+        )
+        for method, runs in records.items()
+    }
+    caption = (
+        "Final losses of all runs: median, quartiles, and whiskers at 1.5 "
+        "times the distance of the quartiles; the diamond is the mean "
+        "(Figure 2c)."
+    )
+    drawing = plots.boxes(finals, "final sum of losses", GLOBAL_MINIMUM)
+    return [columns.Figure("toy_c_final_losses", caption, drawing)]
+
+
 class Toy(experiment.Experiment):
     """See the module's documentation."""
 
@@ -204,6 +262,7 @@ class Toy(experiment.Experiment):
             "at_global_minimum", "at the global minimum", columns.hits
         ),
     )
+    figures = (_draw_losses, _draw_descents, _draw_final_losses)
     compared = "final_loss"
     compared_label = "final loss"
     compared_digits = 3
@@ -271,53 +330,3 @@ class Toy(experiment.Experiment):
         """See the base class."""
         final = _load(record.directory)["final_losses"]
         return {"final_loss": final, "at_global_minimum": _hits(final)}
-
-    def figures(
-        self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[columns.Figure]:
-        """See the base class."""
-        some = next(iter(records.values()))[0]
-        limit = some.identity["config"]["start_range"]
-        grid = np.linspace(-limit, limit, 2001, dtype=np.float32)
-        values = losses(tf.constant(grid)).numpy()
-        curves, finals = {}, {}
-        for method, runs in records.items():
-            loaded = [_load(record.directory) for record in runs]
-            curves[method] = loaded[0]["first_curve"]
-            finals[method] = np.concatenate(
-                [arrays["final_losses"] for arrays in loaded]
-            )
-        start = _load(some.directory)["starts"][0]
-        return [
-            columns.Figure(
-                "toy_a_losses",
-                "The five losses (thin) and their sum, which is minimised. "
-                f"The global minimum is {GLOBAL_MINIMUM}. (Figure 2 (a) of "
-                "the paper.)",
-                plots.landscape(grid, values, GLOBAL_MINIMUM),
-            ),
-            columns.Figure(
-                "toy_b_curves",
-                "The sum of the losses in one run of each method, all from "
-                f"w = {start:.3f}. (Figure 2 (b).)",
-                plots.curves(
-                    curves, "step", "sum of losses", floor=GLOBAL_MINIMUM
-                ),
-            ),
-            columns.Figure(
-                "toy_c_final_losses",
-                "The final losses of all runs: median, quartiles, whiskers "
-                "at 1.5 times their distance; the diamond is the mean. "
-                "(Figure 2 (c).)",
-                plots.boxes(finals, "final sum of losses", GLOBAL_MINIMUM),
-            ),
-        ]
-
-
-def _hits(final: np.ndarray) -> np.ndarray:
-    return (final < GLOBAL_MINIMUM + _HIT_TOLERANCE).astype(np.float64)
-
-
-def _load(directory: pathlib.Path) -> dict[str, Any]:
-    with np.load(directory / _CURVES) as archive:
-        return dict(archive)

@@ -58,7 +58,7 @@ Other prepared data sets of images and labels do as well, see
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -70,8 +70,7 @@ from data import mixed_batches, streams
 from trainers import config as config_lib
 from trainers import errors
 from trainers.models import densenet
-from trainers.reporting import curves as courses
-from trainers.reporting import plots, sweeps
+from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
 from trainers.training import schedules
 
@@ -80,8 +79,6 @@ _SOURCE = mixed_batches.SOURCE
 _ACCURACY = "accuracy"
 _LOSS = "cross_entropy"
 _EVALUATED_AT_ONCE = 16
-_ERROR_LABEL = "test error %"
-_LOSS_LABEL = "test loss"
 _PAPER_ERROR = {
     "baseline": 29.8,
     "clip(1.0)": 29.4,
@@ -186,6 +183,14 @@ def _percent_where_known(samples: np.ndarray) -> str:
     return "" if np.isnan(samples).any() else columns.percent(samples)
 
 
+_TEST_ERROR = curves.Quantity(
+    "error", "test error %", "Test error on the target"
+)
+_TEST_LOSS = curves.Quantity(
+    "test_loss", "test loss", "Test loss on the target"
+)
+
+
 class Transfer(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
@@ -197,6 +202,21 @@ class Transfer(fit_experiment.FitExperiment):
         columns.Column("error", "error %", columns.percent, paper=_PAPER_ERROR),
         columns.Column("test_loss", "test loss", paper=_PAPER_LOSS),
         columns.Column("source_error", "source error %", _percent_where_known),
+    )
+    figures = (
+        curves.LearningCurve("transfer_error", _TEST_ERROR),
+        curves.LearningCurve("transfer_loss", _TEST_LOSS),
+        curves.FinalDots("transfer_final", _TEST_ERROR),
+        *(
+            curves.Sweep(
+                f"transfer_{argument}_{quantity.metric}",
+                quantity,
+                argument,
+                label,
+            )
+            for argument, label in (("leak", "leak of the source"), ("k", "k"))
+            for quantity in (_TEST_ERROR, _TEST_LOSS)
+        ),
     )
     compared = "error"
     compared_label = "error in percentage points"
@@ -290,17 +310,14 @@ class Transfer(fit_experiment.FitExperiment):
     def _sets(self, run: experiment.Run) -> dict[str, mixed_batches.ImageSet]:
         return _open(run.config, run.data_dir)
 
-    def summarize(
-        self, rows: Sequence[Mapping[str, float]]
-    ) -> dict[str, float]:
-        """See the base class; the numbers are of the last step."""
-        last = rows[-1]
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        """See the base class."""
         metrics = {
-            "error": _error(last, _TARGET),
-            "test_loss": _value(last, _TARGET, _LOSS),
+            "error": _error(row, _TARGET),
+            "test_loss": _value(row, _TARGET, _LOSS),
         }
-        if f"val_{_SOURCE}_{_ACCURACY}" in last:
-            metrics["source_error"] = _error(last, _SOURCE)
+        if f"val_{_SOURCE}_{_ACCURACY}" in row:
+            metrics["source_error"] = _error(row, _SOURCE)
         return metrics
 
     def samples(self, record: experiment.Record) -> dict[str, np.ndarray]:
@@ -315,45 +332,6 @@ class Transfer(fit_experiment.FitExperiment):
             and not config["target_only"]
         )
 
-    def figures(
-        self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[columns.Figure]:
-        """See the base class."""
-        return [
-            columns.Figure(
-                "transfer_error",
-                f"Test error on the target during training, {courses.BANDS}.",
-                plots.courses(
-                    courses.over_steps(
-                        records, functools.partial(_error, name=_TARGET)
-                    ),
-                    "step",
-                    _ERROR_LABEL,
-                ),
-            ),
-            columns.Figure(
-                "transfer_loss",
-                f"Test loss on the target during training, {courses.BANDS}.",
-                plots.courses(
-                    courses.over_steps(
-                        records,
-                        functools.partial(_value, name=_TARGET, metric=_LOSS),
-                    ),
-                    "step",
-                    _LOSS_LABEL,
-                ),
-            ),
-            columns.Figure(
-                "transfer_final",
-                "Test error on the target after the last step: each seed "
-                "(dot), mean and standard deviation (bar). The band is the "
-                "first method's.",
-                plots.dots(courses.at_the_end(records, "error"), _ERROR_LABEL),
-            ),
-            *_sweep_figures(records, "leak", "leak of the source"),
-            *_sweep_figures(records, "k", "k"),
-        ]
-
 
 def _value(row: Mapping[str, float], name: str, metric: str) -> float:
     """Reads a test metric of a data set from a row of the log."""
@@ -363,28 +341,3 @@ def _value(row: Mapping[str, float], name: str, metric: str) -> float:
 
 def _error(row: Mapping[str, float], name: str) -> float:
     return 100.0 - 100.0 * _value(row, name, _ACCURACY)
-
-
-def _sweep_figures(
-    records: Mapping[str, Sequence[experiment.Record]],
-    argument: str,
-    label: str,
-) -> list[columns.Figure]:
-    """Draws methods that differ in one argument of GradDrop alone."""
-    figures = []
-    for metric, y_label in (
-        ("error", _ERROR_LABEL),
-        ("test_loss", _LOSS_LABEL),
-    ):
-        curves = sweeps.find(records, argument, metric)
-        if not curves:
-            continue
-        figures.append(
-            columns.Figure(
-                f"transfer_{argument}_{metric}",
-                f"{y_label.capitalize()} on the target after the last step, "
-                f"by {label}, {courses.BANDS}.",
-                plots.courses(curves, label, y_label),
-            )
-        )
-    return figures

@@ -35,10 +35,10 @@ def landscape(
     return figure
 
 
-def curves(
+def panels(
     series: Mapping[str, np.ndarray], x_label: str, y_label: str, floor: float
 ) -> matplotlib_figure.Figure:
-    """Draws one noisy curve `[n]` for each name over a logarithmic axis."""
+    """Draws a noisy curve `[n]` of each name in its own panel, log x."""
     names = list(series)
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -96,13 +96,13 @@ def boxes(
     return figure
 
 
-def courses(
+def bands(
     series: Mapping[str, tuple[np.ndarray, np.ndarray]],
     x_label: str,
     y_label: str,
     y_scale: str = "log",
 ) -> matplotlib_figure.Figure:
-    """Draws (x `[n]`, y `[seeds, n]`) for each name: mean and deviation."""
+    """Draws the mean and a band of one deviation: x `[n]`, y `[seeds, n]`."""
     figure, axes = _axes(3.8)
     for index, (name, (x, y)) in enumerate(series.items()):
         mean = y.mean(axis=0)

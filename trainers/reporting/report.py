@@ -175,7 +175,8 @@ def _section(
         )
     figures = [
         dataclasses.replace(figure, name=figure.name + suffix)
-        for figure in experiment.figures(finished)
+        for draw in experiment.figures
+        for figure in draw(experiment, finished)
     ]
     return Section(title, tables, notes, figures)
 

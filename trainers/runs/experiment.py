@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -86,6 +86,10 @@ class Record:
         return self.results["status"] if self.results else "unfinished"
 
 
+# Runs of one config by method.
+Records = Mapping[str, Sequence[Record]]
+
+
 class Experiment(abc.ABC):
     """Base class of all experiments.
 
@@ -95,6 +99,8 @@ class Experiment(abc.ABC):
         defaults: The config when nothing is said.
         num_losses: How many losses share the trunk; see `count_losses`.
         table: The columns of its table in the report.
+        figures: Draw the figures of its report, each from the experiment and
+            the finished runs of all methods.
         compared: The metric by which methods are set against the baseline.
         compared_label: What to call it in a sentence.
         compared_digits: Decimals that its differences are shown with.
@@ -111,6 +117,7 @@ class Experiment(abc.ABC):
     defaults: ClassVar[config_lib.Config]
     num_losses: ClassVar[int]
     table: ClassVar[Sequence[columns.Column]]
+    figures: ClassVar[Sequence[Draw]] = ()
     compared: ClassVar[str]
     compared_label: ClassVar[str]
     compared_digits: ClassVar[int]
@@ -151,11 +158,8 @@ class Experiment(abc.ABC):
     def samples(self, record: Record) -> dict[str, np.ndarray]:
         """Reads the samples `[n]` of each metric from a finished run."""
 
-    @abc.abstractmethod
-    def figures(
-        self, records: Mapping[str, Sequence[Record]]
-    ) -> Sequence[columns.Figure]:
-        """Draws the finished runs of each method, all of one config."""
+
+Draw = Callable[[Experiment, Records], Sequence[columns.Figure]]
 
 
 def find(experiments: Mapping[str, Experiment], name: str) -> Experiment:

@@ -3,7 +3,7 @@
 import abc
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -52,8 +52,8 @@ class FitExperiment(Experiment):
         """Makes one pass over the test batches, the same for all workers."""
 
     @abc.abstractmethod
-    def summarize(self, rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-        """Makes the final metrics from the logs of all epochs."""
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        """Computes the reported metrics from the log of an epoch."""
 
     def callbacks(
         self, run: Run, model: keras.Model
@@ -72,6 +72,18 @@ class FitExperiment(Experiment):
             Further final metrics.
         """
         return {}
+
+    def summarize(
+        self, rows: Sequence[Mapping[str, float]]
+    ) -> dict[str, float]:
+        """Computes the final metrics from the logs of all epochs.
+
+        Returns:
+            Those of the best step, where one is kept, or else of the last.
+        """
+        if self.watched:
+            return self.measure(min(rows, key=lambda row: row[self.watched]))
+        return self.measure(rows[-1])
 
     def check_data(self, run: Run) -> None:
         """Looks for damage in the data, after reading failed.

@@ -568,10 +568,10 @@ def test_without_a_sweep_there_is_no_plot_of_one(tmp_path):
     _write(tmp_path, "baseline", 0, 30.0, 1.2, target="cifar10")
     _write(tmp_path, "graddrop(leak=[1, 0])", 0, 30.0, 1.2, target="cifar10")
     records, _ = report.collect(tmp_path)
-    figures = registry.EXPERIMENTS["transfer"].figures(
-        {record.method: [record] for record in records}
-    )
-    assert [figure.name for figure in figures] == [
+    found = registry.EXPERIMENTS["transfer"]
+    by_method = {record.method: [record] for record in records}
+    drawn = [draw(found, by_method) for draw in found.figures]
+    assert [figure.name for figures in drawn for figure in figures] == [
         "transfer_error",
         "transfer_loss",
         "transfer_final",

@@ -59,9 +59,6 @@ class _Bowl(experiment.Experiment):
     def samples(self, record):
         return {"error": np.array([record.results["metrics"]["error"]])}
 
-    def figures(self, records):
-        return []
-
 
 def _error(run):
     (graddrop,) = run.recipe.combiners

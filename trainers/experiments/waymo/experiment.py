@@ -70,7 +70,7 @@ from trainers.models.pointpillars import (
     pasting,
     presets,
 )
-from trainers.reporting import curves, plots
+from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
 
 _PICTURE = "frame.npz"
@@ -190,6 +190,33 @@ def _open(dataset: str, data_dir: str | None) -> sets.LidarSet:
     return sets.LidarSet(dataset, data_dir)
 
 
+_AP = curves.Quantity(
+    "ap_3d", "3D AP %", "3D AP of vehicles (LEVEL_1) in held-out frames"
+)
+_AP_IOU_50 = curves.Quantity(
+    "ap_3d_iou_50",
+    "3D AP % at IoU 0.5",
+    "3D AP of vehicles (LEVEL_1) in held-out frames at IoU 0.5",
+)
+
+
+def _draw_first_frames(
+    _: experiment.Experiment, records: experiment.Records
+) -> list[columns.Figure]:
+    figures = []
+    for index, (method, runs) in enumerate(records.items()):
+        with np.load(runs[0].directory / _PICTURE) as saved:
+            picture = pictures.Picture(**saved)
+        caption = (
+            f"The first evaluation frame, {method}, seed {runs[0].seed}: "
+            "ground-truth boxes green, predicted ones red, the fainter the "
+            "lower their score."
+        )
+        drawing = pictures.birds_eye_view(picture)
+        figures.append(columns.Figure(f"waymo_frame_{index}", caption, drawing))
+    return figures
+
+
 class Waymo(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
@@ -211,6 +238,14 @@ class Waymo(fit_experiment.FitExperiment):
             for index, (name, label) in enumerate(_MEASURES.items())
         ),
         columns.Column("ap_3d_iou_50", "3D AP, IoU 0.5", columns.percent),
+    )
+    figures = (
+        curves.LearningCurve("waymo_ap_3d", _AP, y_scale="linear"),
+        curves.LearningCurve(
+            "waymo_ap_3d_iou_50", _AP_IOU_50, y_scale="linear"
+        ),
+        curves.FinalDots("waymo_final", _AP),
+        _draw_first_frames,
     )
     compared = "ap_3d"
     compared_label = "3D AP in percentage points"
@@ -375,15 +410,12 @@ class Waymo(fit_experiment.FitExperiment):
                 np.savez_compressed(file, **dataclasses.asdict(picture))
         return {}
 
-    def summarize(
-        self, rows: Sequence[Mapping[str, float]]
-    ) -> dict[str, float]:
-        """See the base class; the numbers are of the last step."""
-        last = rows[-1]
+    def measure(self, row: Mapping[str, float]) -> dict[str, float]:
+        """See the base class."""
         names = [*_MEASURES, "ap_3d_iou_50", "ap_3d_level_2", "aph_3d_level_2"]
         return {
-            **{name: 100.0 * last[f"val_{name}"] for name in names},
-            "test_loss": last["val_loss"],
+            **{name: 100.0 * row[f"val_{name}"] for name in names},
+            "test_loss": row["val_loss"],
         }
 
     def is_published(self, config: Mapping[str, Any]) -> bool:
@@ -394,54 +426,8 @@ class Waymo(fit_experiment.FitExperiment):
             and config["ap_rule"] == "2020"
         )
 
-    def figures(
-        self, records: Mapping[str, Sequence[experiment.Record]]
-    ) -> Sequence[columns.Figure]:
-        """See the base class."""
-
-        def course(name: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-            return curves.over_steps(
-                records, lambda row: 100.0 * row[f"val_{name}"]
-            )
-
-        return [
-            *(
-                columns.Figure(
-                    f"waymo_{name}",
-                    f"{label} of vehicles (LEVEL_1) on frames not trained on, "
-                    f"{curves.BANDS}.",
-                    plots.courses(course(name), "step", label, "linear"),
-                )
-                for name, label in (
-                    ("ap_3d", "3D AP %"),
-                    ("ap_3d_iou_50", "3D AP % at IoU 0.5"),
-                )
-            ),
-            columns.Figure(
-                "waymo_final",
-                "3D AP after the last step: each seed (dot), mean and "
-                "standard deviation (bar). The band is the first method's.",
-                plots.dots(curves.at_the_end(records, "ap_3d"), "3D AP %"),
-            ),
-            *(
-                columns.Figure(
-                    f"waymo_frame_{index}",
-                    f"The first frame that is evaluated on, {method}, seed "
-                    f"{runs[0].seed}: true boxes green, predicted ones red, "
-                    "the fainter the lower their score.",
-                    pictures.birds_eye_view(_picture(runs[0])),
-                )
-                for index, (method, runs) in enumerate(records.items())
-            ),
-        ]
-
     def _data(self, run: experiment.Run) -> sets.LidarSet:
         return _open(run.config.dataset, run.data_dir)
 
     def _splits(self, run: experiment.Run) -> tuple[str, str]:
         return run.config.training_split, run.config.evaluation_split
-
-
-def _picture(record: experiment.Record) -> pictures.Picture:
-    with np.load(record.directory / _PICTURE) as saved:
-        return pictures.Picture(**saved)

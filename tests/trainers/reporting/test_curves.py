@@ -1,6 +1,6 @@
 import numpy as np
 
-from trainers.reporting import sweeps
+from trainers.reporting import curves
 from trainers.runs import experiment
 
 
@@ -17,7 +17,7 @@ def _records(method, errors):
 
 def _find(argument, runs):
     records = {method: _records(method, e) for method, e in runs.items()}
-    return sweeps.find(records, argument, "error")
+    return curves.find_sweeps(records, argument, "error")
 
 
 def test_methods_that_differ_in_one_argument_make_a_curve():
