@@ -77,7 +77,7 @@ def test_training_frames_are_a_function_of_step_and_seed(data_dir, tmp_path):
 
     def take(start, count, shard=None):
         data = trainer.training_data(
-            run, streams.Reading(2, 3, start, shard or streams.Shard())
+            run, streams.Reading(4, 3, start, shard or streams.Shard())
         )
         return list(data.take(count).as_numpy_iterator())
 
