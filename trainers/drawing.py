@@ -3,6 +3,7 @@
 import base64
 import io
 
+import matplotlib
 from matplotlib import axes as matplotlib_axes
 from matplotlib import figure as matplotlib_figure
 
@@ -43,3 +44,11 @@ def png(drawing: matplotlib_figure.Figure) -> bytes:
 def data_url(image: bytes) -> str:
     """Encodes a PNG as a URL that an HTML page can embed."""
     return f"data:image/png;base64,{base64.b64encode(image).decode()}"
+
+
+def svg(drawing: matplotlib_figure.Figure) -> bytes:
+    """Renders a figure as SVG, the same bytes every time."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "graddrop_tf"}):
+        drawing.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
