@@ -50,7 +50,10 @@ def main(texts: dict[str, str]) -> int:
         f"--method={FLAGS.method}",
         f"--seed={FLAGS.seed}",
         "--strategy=one",
-        *(f"--config.{name}={text}" for name, text in texts.items()),
+        *(
+            f"--config.{name}={text}"
+            for name, text in run_flags.config_texts(FLAGS, texts).items()
+        ),
     ]
     if FLAGS.data_dir is not None:
         flags_of_run.append(

@@ -5,7 +5,7 @@ import pathlib
 
 from absl import flags
 
-from trainers import config
+from trainers import config, errors
 from trainers.experiments import registry
 from trainers.runs import execution, experiment
 from trainers.training.devices import Devices
@@ -46,6 +46,17 @@ def define(values: flags.FlagValues) -> None:
         "logical_cpus", 1, "How many devices to make of the CPU.",
         lower_bound=1, flag_values=values,
     )  # fmt: skip
+    variants = "\n".join(
+        f"{name}: {', '.join(experiment.variants)}"
+        for name, experiment in experiments.items()
+        if experiment.variants
+    )
+    flags.DEFINE_string(
+        "config", None,
+        "Named values of the experiment to use in place of its defaults. "
+        f"Names:\n{variants}",
+        flag_values=values,
+    )  # fmt: skip
     flags.DEFINE_string(
         "config.FIELD", None,
         "Changes a value of the experiment, as in --config.steps=100. "
@@ -67,6 +78,30 @@ def find_experiment(values: flags.FlagValues) -> experiment.Experiment:
         UserError: If there is none of that name.
     """
     return experiment.find(registry.EXPERIMENTS, values["experiment"].value)
+
+
+def config_texts(
+    values: flags.FlagValues, texts: dict[str, str]
+) -> dict[str, str]:
+    """Returns the values of `--config`, changed by those of `--config.FIELD`.
+
+    Args:
+        values: The flags.
+        texts: The `--config.FIELD` texts by field.
+
+    Raises:
+        UserError: If the experiment has no values of that name.
+    """
+    name, chosen = values["config"].value, find_experiment(values)
+    if name is None:
+        return texts
+    if name not in chosen.variants:
+        raise errors.UserError(
+            f"--config: got {name!r}, expected one of "
+            f"{', '.join(chosen.variants) or 'none'} for {chosen.name}, or "
+            "--config.FIELD=VALUE."
+        )
+    return {**{k: str(v) for k, v in chosen.variants[name].items()}, **texts}
 
 
 def read_devices(values: flags.FlagValues) -> Devices:
@@ -92,7 +127,7 @@ def make_run(
         experiment=chosen,
         recipe=execution.parse_method(method),
         seed=values["seed"].value if "seed" in values else 0,
-        config=config.override(chosen.defaults, texts),
+        config=config.override(chosen.defaults, config_texts(values, texts)),
         directory=pathlib.Path(values["run_dir"].value),
         data_dir=values["data_dir"].value,
         devices=read_devices(values),

@@ -57,7 +57,9 @@ def main(texts: dict[str, str]) -> int:
     devices.split_cpu(FLAGS.logical_cpus)
     run = run_flags.make_run(FLAGS, {})
     search = tuning.Search(
-        space=space.make(run.experiment, FLAGS.method, texts),
+        space=space.make(
+            run.experiment, FLAGS.method, run_flags.config_texts(FLAGS, texts)
+        ),
         run=run,
         tuner=FLAGS.tuner,
         num_trials=FLAGS.num_trials,

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,8 +10,9 @@ import time
 import numpy as np
 import pytest
 
-from launch import command, compare, report, train
-from trainers.experiments import digits
+from launch import command, compare, report, run_flags, train
+from trainers.config import override
+from trainers.experiments import digits, registry
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 _SHORT_TOY = [
@@ -99,6 +101,12 @@ def test_compare_ends_in_a_report(tmp_path, capsys):
         (train.main, ["--method=graddrop(leak=2)"], ["leak"]),
         (train.main, ["--method=graddrop(leak=[0, 1])"], ["leak"]),
         (train.main, ["--config.stepz=1"], ["stepz", "halve_every"]),
+        (train.main, ["--config=faces"], ["'faces'", "none for toy"]),
+        (
+            train.main,
+            ["--experiment=celeba", "--config=faces"],
+            ["'faces'", "drawn_faces, cmu_faces"],
+        ),
         (train.main, ["--config.steps=few"], ["'few'", "int"]),
         (train.main, ["--config.steps=0"], ["steps", "more than 0"]),
         (train.main, ["--strategy=two"], ["'two'", "auto, one, mirrored"]),
@@ -240,3 +248,22 @@ def test_two_replicas_train_and_resume(tmp_path, capsys):
     assert command.guarded(train.main, arguments) == 0
     assert "resuming after step 2 of 4" in capsys.readouterr().out
     assert newest.stat().st_size == len(before)
+
+
+def test_named_values_come_before_single_ones():
+    texts = ["--experiment=celeba", "--config=cmu_faces", "--run_dir=x"]
+    command.parse(train.FLAGS, texts, "")
+    run = run_flags.make_run(train.FLAGS, {"channels": "4"})
+    assert run.config.dataset == "cmu_faces"
+    assert run.config.learning_rate_factors == ""
+    assert (run.config.channels, run.config.height) == (4, 60)
+    assert run.config.crop == run.experiment.defaults.crop
+
+
+@pytest.mark.parametrize("name", registry.EXPERIMENTS)
+def test_named_values_fit_the_experiment(name):
+    experiment = registry.EXPERIMENTS[name]
+    for values in experiment.variants.values():
+        config = dataclasses.replace(experiment.defaults, **values)
+        texts = {field: str(value) for field, value in values.items()}
+        assert override(experiment.defaults, texts) == config

@@ -197,6 +197,14 @@ class Transfer(fit_experiment.FitExperiment):
     name = "transfer"
     title = "a source and a target data set in mixed batches"
     defaults = TransferConfig()
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "tiny_images": {
+            "target": "cifar10", "source": "tiny_imagenet_32",
+            "training_split": "train[:2000]", "depth": 10, "steps": 1_000,
+            "steps_per_epoch": 250, "learning_rate": 0.003,
+            "decay_start": 0, "decay_steps": 100, "decay_rate": 0.85,
+        },
+    }  # fmt: skip
     reads_data_dir = True
     table = (
         columns.Column("error", "error %", columns.percent, paper=_PAPER_ERROR),

@@ -96,7 +96,9 @@ class Experiment(abc.ABC):
     Attributes:
         name: Its name in commands, directories and files.
         title: A line that says what is learned from what.
-        defaults: The config when nothing is said.
+        defaults: The default config.
+        variants: Other values of some of its fields, by a name for
+            `--config`.
         num_losses: How many losses share the trunk; see `count_losses`.
         table: The columns of its table in the report.
         figures: Draw the figures of its report, each from the experiment and
@@ -115,6 +117,7 @@ class Experiment(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     defaults: ClassVar[config_lib.Config]
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     num_losses: ClassVar[int]
     table: ClassVar[Sequence[columns.Column]]
     figures: ClassVar[Sequence[Draw]] = ()

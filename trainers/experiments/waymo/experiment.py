@@ -92,6 +92,17 @@ _MEASURES = {
     "aph_3d": "3D APH",
 }
 
+# A training of a few minutes on simulated or few frames.
+_SHORT = {
+    "batch_size": 1,
+    "steps": 400,
+    "steps_per_epoch": 100,
+    "ramp_steps": 40,
+    "learning_rate": 0.003,
+    "batch_norm_momentum": 0.9,
+    "augmented": False,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class WaymoConfig(config_lib.FitConfig):
@@ -223,6 +234,17 @@ class Waymo(fit_experiment.FitExperiment):
     name = "waymo"
     title = "vehicles in lidar frames, nine losses"
     defaults = WaymoConfig()
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "drives": {"preset": "small", **_SHORT},
+        "kitti_few": {
+            "dataset": "kitti_lidar",
+            "preset": "kitti_small",
+            "evaluation_split": "train",
+            "pasted_objects": 11,
+            **_SHORT,
+            "steps": 600,
+        },
+    }
     num_losses = len(losses.LOSS_NAMES)
     reads_data_dir = True
     table = (
