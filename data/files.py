@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written whole or not at all."""
 
 import contextlib
 import os
@@ -6,51 +6,41 @@ import pathlib
 import uuid
 from collections.abc import Iterator
 
-import tensorflow as tf
+SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a temporary file, which takes the place of `path` at the end.
+def replacing(
+    path: pathlib.Path, *, shared: bool = False
+) -> Iterator[pathlib.Path]:
+    """Yields a temporary file that replaces `path` at the end.
 
-    Whenever the process dies, `path` holds the old or the new version, also
-    if several processes write it.
+    Whenever the process dies, `path` holds the old or the new version.
 
     Args:
         path: The file to replace or create; its folder is made if missing.
+        shared: Whether several processes may write `path` at once. Each then
+            has its own temporary file; one that is killed leaves it behind.
 
     Yields:
-        Where to write the new version.
+        The path to write the new version to.
+
+    Raises:
+        OSError: If it cannot be written; the old version stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    writer = f".{uuid.uuid4().hex}" if shared else ""
+    temporary = path.with_name(f"{path.name}{writer}{SUFFIX}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing_records(path: pathlib.Path) -> Iterator[tf.io.TFRecordWriter]:
-    """Writes a TFRecord file, which takes the place of `path` at the end.
-
-    Args:
-        path: The file to replace or create; its folder is made if missing.
-
-    Yields:
-        The writer.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        with (
-            replacing(path) as temporary,
-            tf.io.TFRecordWriter(str(temporary)) as writer,
-        ):
-            yield writer
-    except tf.errors.OpError as error:
-        raise OSError(f"{path}: {error.message}") from error
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -123,7 +123,7 @@ class MultiLossModel(keras.Model):
                 each loss, or a dict by name.
             metrics: As in Keras.
             weighted_metrics: As in Keras.
-            jit_compile: As in Keras; not with several replicas.
+            jit_compile: As in Keras, but with one replica only.
             **kwargs: As in Keras.
 
         Raises:
@@ -145,15 +145,14 @@ class MultiLossModel(keras.Model):
             jit_compile=jit_compile,
             **kwargs,
         )
+        state = self.recipe_state
         if loss is not None:
             self._compile_loss = PerLossCompileLoss(
                 loss, loss_weights, self.output_names, names
             )
             with self.distribute_strategy.scope():
-                self.recipe_state.set_losses(len(names), names)
-        clipping.clip_after_reduction(
-            self.optimizer, self.recipe_state.global_clipnorm
-        )
+                state.set_losses(len(names), names)
+        clipping.clip_after_reduction(self.optimizer, state.global_clipnorm)
 
     def _check_xla(self, jit_compile) -> None:
         count = self.distribute_strategy.num_replicas_in_sync

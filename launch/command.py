@@ -10,6 +10,7 @@ from typing import TextIO
 
 from absl import flags
 
+from data import prepared
 from trainers import errors
 from trainers.training import workers
 
@@ -209,7 +210,7 @@ def guarded(
     """
     try:
         return main(arguments)
-    except errors.UserError as error:
+    except (errors.UserError, prepared.DataError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except errors.InterruptedRunError as error:

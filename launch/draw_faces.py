@@ -14,10 +14,9 @@ import pathlib
 
 from absl import flags
 
-from data import prepared
 from data.drawn_faces import builder, grid
 from launch import command
-from trainers import errors, files
+from trainers import files
 
 _DEFAULTS = builder.Contents()
 
@@ -60,10 +59,7 @@ def main() -> int:
         test=FLAGS.num_test,
         seed=FLAGS.seed,
     )
-    try:
-        directory = builder.prepare(FLAGS.data_dir, contents)
-    except prepared.DataError as error:
-        raise errors.UserError(str(error)) from None
+    directory = builder.prepare(FLAGS.data_dir, contents)
     print(f"{directory}: {contents}")
     if FLAGS.grid is not None:
         with files.replacing(pathlib.Path(FLAGS.grid)) as file:

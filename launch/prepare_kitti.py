@@ -12,10 +12,8 @@ python -m launch.train --experiment=waymo --config.dataset=kitti_lidar
 
 from absl import flags
 
-from data import prepared
 from data.lidar.kitti import builder
 from launch import command
-from trainers import errors
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -29,10 +27,7 @@ flags.DEFINE_string(
 @command.with_flags(FLAGS, __doc__, "kitti_dir", "data_dir")
 def main() -> int:
     """Runs the command."""
-    try:
-        directory = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
-    except prepared.DataError as error:
-        raise errors.UserError(str(error)) from None
+    directory = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
     print(f"Prepared: {directory}")
     return 0
 

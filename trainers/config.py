@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import graddrop_tf as gd
@@ -14,85 +14,125 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclasses.dataclass(frozen=True)
+class _Rule:
+    """What a value has to satisfy.
+
+    Attributes:
+        holds: Returns whether a value does.
+        expected: Says so in an error message.
+    """
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+def positive(default: Any) -> Any:
+    """Declares a field whose values are above zero."""
+    return _field(default, lambda value: value > 0, "more than 0")
+
+
+def non_negative(default: Any) -> Any:
+    """Declares a field whose values are zero or above."""
+    return _field(default, lambda value: value >= 0, "0 or more")
+
+
+def rate(default: Any) -> Any:
+    """Declares a field whose values are from 0 to below 1."""
+    return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
+
+
+def one_of(default: str, known: Collection[str]) -> Any:
+    """Declares a field with a fixed set of values."""
+    expected = f"one of {', '.join(known)}"
+    return _field(default, lambda value: value in known, expected)
+
+
+def _field(default: Any, holds: Callable[[Any], bool], expected: str) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"rule": _Rule(holds, expected)}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
-    """What every experiment has.
+    """The values that every experiment has.
 
     Attributes:
         jit_compile: Whether XLA compiles the training step.
+
+    Raises:
+        ValueError: If a value breaks the rule of its field, which a subclass
+            inherits with the field.
     """
 
     jit_compile: bool = False
 
+    def __post_init__(self):
+        """Validates the fields by their rules."""
+        for name, rule in self._rules().items():
+            value = getattr(self, name)
+            if not rule.holds(value):
+                raise ValueError(
+                    f"{name}: got {value!r}, expected {rule.expected}."
+                )
+
+    @classmethod
+    def _rules(cls) -> dict[str, _Rule]:
+        return {
+            field.name: field.metadata["rule"]
+            for kind in reversed(cls.__mro__)
+            if dataclasses.is_dataclass(kind)
+            for field in dataclasses.fields(kind)
+            if "rule" in field.metadata
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig(Config):
-    """What every experiment has that trains a Keras model.
+    """The values of every experiment that trains a Keras model.
 
     Attributes:
-        steps: Optimizer steps in all.
-        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
+        steps: Total number of optimizer steps.
+        steps_per_epoch: Steps between evaluations, and between checkpoints.
         batch_size: Examples in a step, over all replicas.
-        mixed_precision: `none`, or what to compute in: `bfloat16`, or
-            `float16` with a loss scale.
-        steps_per_execution: Steps that are run before the program looks.
+        loss_chunk_size: How many losses' gradients of the activations exist
+            at once, for methods that can work in chunks; 0 for all.
+        mixed_precision: `none`, or the precision to compute in: `bfloat16`,
+            or `float16` with a loss scale.
+        steps_per_execution: Training steps in one call of the compiled
+            function.
         gradient_accumulation_steps: Steps whose gradients make one update.
-        checkpoint_steps: Steps from one checkpoint inside of an epoch to the
-            next; 0 for none.
-        checkpoint_minutes: Minutes after which there is one; 0 for none.
+        checkpoint_steps: Steps between checkpoints within an epoch; 0 for
+            none.
+        checkpoint_minutes: Minutes between checkpoints; 0 for none.
         kept_checkpoints: How many of the newest are kept.
     """
 
-    steps: int = 1000
-    steps_per_epoch: int = 100
-    batch_size: int = 32
-    mixed_precision: str = "none"
-    steps_per_execution: int = 1
-    gradient_accumulation_steps: int = 1
-    checkpoint_steps: int = 0
-    checkpoint_minutes: float = 10.0
-    kept_checkpoints: int = 2
+    steps: int = positive(1000)
+    steps_per_epoch: int = positive(100)
+    batch_size: int = positive(32)
+    loss_chunk_size: int = non_negative(0)
+    mixed_precision: str = one_of("none", PRECISIONS)
+    steps_per_execution: int = positive(1)
+    gradient_accumulation_steps: int = positive(1)
+    checkpoint_steps: int = non_negative(0)
+    checkpoint_minutes: float = non_negative(10.0)
+    kept_checkpoints: int = positive(2)
 
     def __post_init__(self):
-        """Refuses values that cannot be trained with."""
-        require_positive(
-            self,
-            "steps",
-            "steps_per_epoch",
-            "batch_size",
-            "steps_per_execution",
-            "gradient_accumulation_steps",
-            "kept_checkpoints",
-        )
-        if self.mixed_precision not in PRECISIONS:
-            raise ValueError(
-                f"mixed_precision: got {self.mixed_precision!r}, expected one "
-                f"of {', '.join(PRECISIONS)}."
-            )
-        for name in "steps_per_execution", "gradient_accumulation_steps":
-            if self.steps_per_epoch % getattr(self, name):
+        """Validates the fields, alone and together."""
+        super().__post_init__()
+        for whole, part in (
+            ("steps_per_epoch", "steps_per_execution"),
+            ("steps_per_epoch", "gradient_accumulation_steps"),
+            ("steps", "steps_per_epoch"),
+        ):
+            count, divisor = getattr(self, whole), getattr(self, part)
+            if count % divisor:
                 raise ValueError(
-                    f"steps_per_epoch: got {self.steps_per_epoch}, expected a "
-                    f"multiple of {name} ({getattr(self, name)}); change one "
-                    "of them."
+                    f"{whole}: got {count}, expected a multiple of {part} "
+                    f"({divisor}); change one of them."
                 )
-        for name in "checkpoint_steps", "checkpoint_minutes":
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)}, expected 0 or more."
-                )
-        if self.steps % self.steps_per_epoch:
-            raise ValueError(
-                f"steps: got {self.steps}, expected a multiple of "
-                f"steps_per_epoch ({self.steps_per_epoch}); change one of them."
-            )
-
-
-def require_positive(config: Config, *names: str) -> None:
-    """Raises a ValueError unless the named fields are above zero."""
-    for name in names:
-        value = getattr(config, name)
-        if not value > 0:
-            raise ValueError(f"{name}: got {value}, expected more than 0.")
 
 
 def parse_factors(name: str, text: str) -> dict[str, float]:

@@ -1,20 +1,20 @@
-"""Files that are either whole or untouched."""
+"""Files of a run, written whole or not at all."""
 
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from data import files
 from trainers import errors
 
-SUFFIX = ".tmp"
+SUFFIX = files.SUFFIX
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a new version of a file, which takes its place at the end.
+    """Opens a new version of a file that replaces `path` at the end.
 
     Whenever the process dies, `path` holds the old or the new version.
 
@@ -27,29 +27,18 @@ def replacing(path: pathlib.Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: If it cannot be written; the old version stays.
     """
-    temporary = path.with_name(path.name + SUFFIX)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with (
+            files.replacing(path) as temporary,
+            open(temporary, "wb") as file,
+        ):
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise errors.UserError(
-                f"{path} cannot be written ({error.strerror or error}); what "
-                "was there before is still there. Make room, or see to the "
-                "permissions, and use the same command again."
-            ) from None
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    except OSError as error:
+        raise errors.UserError(
+            f"{path} cannot be written ({error.strerror or error}); its "
+            "previous version is unchanged. Free some space or change the "
+            "permissions, then run the same command again."
+        ) from None
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -59,7 +48,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Replaces a file by `value`, readable for people too."""
+    """Replaces a file by `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

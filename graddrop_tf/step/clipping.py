@@ -89,12 +89,15 @@ def clip_after_reduction(
 
 
 def clip_unreduced(
-    grads: Sequence[tf.Tensor | tf.IndexedSlices | None], clipnorm: float
+    grads: Sequence[tf.Tensor | tf.IndexedSlices | None],
+    clipnorm: float | None,
 ) -> list[tf.Tensor | tf.IndexedSlices | None]:
-    """Clips gradients that an optimizer is yet to sum over replicas.
+    """Clips gradients before an optimizer sums them over replicas.
 
-    Costs one more sum of the gradients over replicas.
+    Costs one more sum of the gradients over replicas; nothing without a norm.
     """
+    if clipnorm is None:
+        return list(grads)
     present = [tf.convert_to_tensor(g) for g in grads if g is not None]
     clipped = clip_by_global_norm(replicas.sum_over_replicas(present), clipnorm)
     share = iter([replicas.scale_loss(g) for g in clipped])

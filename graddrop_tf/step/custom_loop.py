@@ -25,7 +25,7 @@ def compute_gradients(
     all others (the heads') that of the sum of their losses. A loss must not
     reach a trunk variable except through the activations. Under
     `tf.distribute` divide each loss by the number of replicas; if the heads
-    sum over replicas (synchronized batch norm), pass a list of scalars.
+    synchronize over replicas, pass a list of scalars.
 
     Args:
         tape: A persistent tape that recorded trunk, heads and losses.
@@ -39,7 +39,7 @@ def compute_gradients(
 
     Raises:
         ValueError: If the numbers of losses differ, the tape is not
-            persistent, or the recipe has a gradient penalty.
+            persistent, or the recipe has a penalty.
 
     Example:
         >>> state = gd.Recipe.parse("graddrop").build(num_losses=2)
@@ -59,11 +59,9 @@ def compute_gradients(
     trunk = tape.gradient(activations, variables, output_gradients=combined)
     heads = gradients.of_sum(variables)
     pairs = zip(trunk, heads, strict=True)
-    grads = [head if through is None else through for through, head in pairs]
+    grads = [head if shared is None else shared for shared, head in pairs]
     state.update(losses, norms, factors)
-    if state.global_clipnorm is not None:
-        grads = clipping.clip_unreduced(grads, state.global_clipnorm)
-    return grads
+    return clipping.clip_unreduced(grads, state.global_clipnorm)
 
 
 def _check(tape: tf.GradientTape, state: RecipeState) -> None:

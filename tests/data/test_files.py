@@ -1,10 +1,6 @@
-"""Whatever happens while a file is written, a good one stands."""
-
-import contextlib
-import pathlib
+"""A file is whole, whatever happens while it is written."""
 
 import pytest
-import tensorflow as tf
 
 from data import files
 
@@ -30,28 +26,22 @@ def test_a_failure_leaves_the_old_version(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_records(tmp_path):
-    path = tmp_path / "folder" / "file"
-    with files.writing_records(path) as writer:
-        writer.write(b"one")
-        writer.write(b"two")
-    records = tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-    assert list(records) == [b"one", b"two"]
-
-
-def test_records_that_cannot_be_written():
-    with (
-        pytest.raises(OSError, match=r"^/dev/full: "),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(files, "replacing", contextlib.nullcontext)
-        with files.writing_records(pathlib.Path("/dev/full")) as writer:
-            writer.write(bytes(1_000_000))
+def test_a_killed_writer_leaves_one_file_for_the_next_to_replace(tmp_path):
+    path = tmp_path / "file"
+    left = tmp_path / f"file{files.SUFFIX}"
+    left.write_text("half, and longer than the new version")
+    with files.replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_two_writers_do_not_meet(tmp_path):
     path = tmp_path / "file"
-    with files.replacing(path) as first, files.replacing(path) as second:
+    with (
+        files.replacing(path, shared=True) as first,
+        files.replacing(path, shared=True) as second,
+    ):
         assert first != second
         first.write_text("one")
         second.write_text("two")

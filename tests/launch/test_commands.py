@@ -140,7 +140,7 @@ def test_compare_ends_in_a_report(tmp_path, capsys):
         (
             train.main,
             ["--experiment=digits", "--config.dropout=1"],
-            ["dropout", "less than 1"],
+            ["dropout", "from 0 to below 1"],
         ),
         (compare.main, ["--methods=baseline,(", "--run_dir=x"], ["bracket"]),
         (compare.main, ["--methods=mgda,mgda"], ["--methods", "once"]),

@@ -9,6 +9,8 @@ from trainers import config, errors
 class _Config(config.FitConfig):
     rate: float = 0.5
     name: str = "plain"
+    share: float = config.rate(0.0)
+    batch_size: int = 8
 
 
 def test_texts_become_values_of_the_fields_type():
@@ -28,6 +30,10 @@ def test_texts_become_values_of_the_fields_type():
         ("steps", "150", "got 150, expected a multiple of steps_per_epoch"),
         ("batch_size", "0", "got 0, expected more than 0"),
         ("steps", "-100", "got -100, expected more than 0"),
+        ("checkpoint_minutes", "-1", "got -1.0, expected 0 or more"),
+        ("checkpoint_minutes", "nan", "got nan, expected 0 or more"),
+        ("share", "1.0", "got 1.0, expected from 0 to below 1"),
+        ("mixed_precision", "half", "got 'half', expected one of none, "),
     ],
 )
 def test_bad_values_are_refused(field, text, message):

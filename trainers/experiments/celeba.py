@@ -84,10 +84,6 @@ class CelebaConfig(config_lib.FitConfig):
     """Values of the CelebA experiment.
 
     Attributes:
-        jit_compile: Whether XLA compiles the training step.
-        steps: Optimizer steps in all.
-        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
-        batch_size: Examples in a step, over all replicas.
         learning_rate: Of Adam, at the start.
         learning_rate_factors: Factors on it by method, as in `mgda=0.01`.
         decay_rate: What it is multiplied by.
@@ -110,38 +106,24 @@ class CelebaConfig(config_lib.FitConfig):
     steps: int = 200_000
     steps_per_epoch: int = 5_000
     batch_size: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = config_lib.positive(1e-3)
     learning_rate_factors: str = "mgda=0.01"
-    decay_rate: float = 0.96
-    decay_steps: int = 2_400
+    decay_rate: float = config_lib.positive(0.96)
+    decay_steps: int = config_lib.positive(2_400)
     dataset: str = "celeb_a"
     labels: str = "attributes"
     training_split: str = "train"
     evaluation_split: str = "test"
-    height: int = 218
-    width: int = 178
-    crop: int = 0
-    channels: int = 64
+    height: int = config_lib.positive(218)
+    width: int = config_lib.positive(178)
+    crop: int = config_lib.non_negative(0)
+    channels: int = config_lib.positive(64)
     synchronized_batch_norm: bool = False
-    monitor_steps: int = 50
+    monitor_steps: int = config_lib.non_negative(50)
 
     def __post_init__(self):
-        """Refuses values that cannot be trained with."""
+        """Validates the fields."""
         super().__post_init__()
-        config_lib.require_positive(
-            self,
-            "learning_rate",
-            "decay_rate",
-            "decay_steps",
-            "height",
-            "width",
-            "channels",
-        )
-        for name in ("crop", "monitor_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)}, expected at least 0."
-                )
         attribute_network.check_image_size(self.height, self.width)
         self.factors()
 
@@ -248,7 +230,7 @@ class Celeba(fit_experiment.FitExperiment):
             config.channels,
             config.synchronized_batch_norm,
         )
-        model = gd.MultiLossModel(trunk, heads, recipe=run.recipe)
+        model = fit_experiment.make_multi_loss_model(run, trunk, heads)
         factor = config_lib.factor_for(config.factors(), run.recipe)
         rate = keras.optimizers.schedules.ExponentialDecay(
             config.learning_rate * factor,
@@ -262,7 +244,6 @@ class Celeba(fit_experiment.FitExperiment):
                 attribute_network.cross_entropy, names=data.names
             ),
             metrics=_metrics(len(data.names)),
-            jit_compile=config.jit_compile,
         )
         return model
 

@@ -38,7 +38,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import graddrop_tf as gd
 from data import digits as digits_data
 from data import streams
 from trainers import config as config_lib
@@ -53,10 +52,6 @@ class DigitsConfig(config_lib.FitConfig):
     """Values of the digits experiment.
 
     Attributes:
-        jit_compile: Whether XLA compiles the training step.
-        steps: Optimizer steps in all.
-        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
-        batch_size: Examples in a step, over all replicas.
         learning_rate: Of Adam, at the start; it falls to zero as a cosine.
         canvas: Height and width of the images; scans have 8.
         dropout: Share of the trunk's activations that is dropped.
@@ -68,27 +63,19 @@ class DigitsConfig(config_lib.FitConfig):
     steps: int = 400
     steps_per_epoch: int = 100
     batch_size: int = 64
-    learning_rate: float = 6e-3
+    learning_rate: float = config_lib.positive(6e-3)
     canvas: int = 11
-    dropout: float = 0.0
-    training_pairs: int = 20_000
-    test_pairs: int = 2_000
+    dropout: float = config_lib.rate(0.0)
+    training_pairs: int = config_lib.positive(20_000)
+    test_pairs: int = config_lib.positive(2_000)
     split_seed: int = 0
 
     def __post_init__(self):
-        """Refuses values that cannot be trained with."""
+        """Validates the fields."""
         super().__post_init__()
-        config_lib.require_positive(
-            self, "learning_rate", "training_pairs", "test_pairs"
-        )
         if not digits_data.SCAN_SIZE <= self.canvas <= 16:
             raise ValueError(
                 f"canvas: got {self.canvas}, expected a size from 8 to 16."
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"dropout: got {self.dropout}, expected a rate from 0 to less "
-                "than 1."
             )
 
 
@@ -183,7 +170,7 @@ class Digits(fit_experiment.FitExperiment):
         config = run.config
         trunk = make_trunk(config.canvas, config.dropout)
         heads = make_heads(trunk.output)
-        model = gd.MultiLossModel(trunk, heads, recipe=run.recipe)
+        model = fit_experiment.make_multi_loss_model(run, trunk, heads)
         rate = keras.optimizers.schedules.CosineDecay(
             config.learning_rate, config.steps
         )
@@ -196,7 +183,6 @@ class Digits(fit_experiment.FitExperiment):
                 for position in POSITIONS
             },
             metrics={position: ["accuracy"] for position in POSITIONS},
-            jit_compile=config.jit_compile,
         )
         return model
 

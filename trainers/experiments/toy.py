@@ -57,7 +57,6 @@ class ToyConfig(config_lib.Config):
     """Values of the toy experiment.
 
     Attributes:
-        jit_compile: Whether XLA compiles the training step.
         num_starts: How many runs, each from its own start.
         steps: SGD steps.
         learning_rate: Of the first steps.
@@ -66,17 +65,11 @@ class ToyConfig(config_lib.Config):
     """
 
     jit_compile: bool = True
-    num_starts: int = 200
-    steps: int = 10_000
+    num_starts: int = config_lib.positive(200)
+    steps: int = config_lib.positive(10_000)
     learning_rate: float = 0.2
-    halve_every: int = 1000
-    start_range: float = 10.0
-
-    def __post_init__(self):
-        """Refuses values that cannot be run."""
-        config_lib.require_positive(
-            self, "num_starts", "steps", "halve_every", "start_range"
-        )
+    halve_every: int = config_lib.positive(1000)
+    start_range: float = config_lib.positive(10.0)
 
 
 def losses(weight: tf.Tensor) -> tf.Tensor:

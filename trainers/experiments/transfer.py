@@ -65,7 +65,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import graddrop_tf as gd
 from data import mixed_batches, streams
 from trainers import config as config_lib
 from trainers import errors
@@ -114,9 +113,6 @@ class TransferConfig(config_lib.FitConfig):
     """Values of the transfer experiment.
 
     Attributes:
-        jit_compile: Whether XLA compiles the training step.
-        steps: Optimizer steps in all.
-        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
         batch_size: Images of the target in a step, over all replicas.
         source_batch_size: Images of the source in a step.
         learning_rate: Of Adam, at the start.
@@ -135,13 +131,13 @@ class TransferConfig(config_lib.FitConfig):
     steps: int = 250_000
     steps_per_epoch: int = 2_500
     batch_size: int = 8
-    source_batch_size: int = 8
-    learning_rate: float = 1e-3
-    decay_rate: float = 0.94
-    decay_steps: int = 2_000
-    decay_start: int = 100_000
+    source_batch_size: int = config_lib.positive(8)
+    learning_rate: float = config_lib.positive(1e-3)
+    decay_rate: float = config_lib.positive(0.94)
+    decay_steps: int = config_lib.positive(2_000)
+    decay_start: int = config_lib.non_negative(100_000)
     depth: int = 100
-    growth_rate: int = 12
+    growth_rate: int = config_lib.positive(12)
     target: str = "cifar100"
     training_split: str = "train[:40000]"
     evaluation_split: str = "test"
@@ -149,20 +145,8 @@ class TransferConfig(config_lib.FitConfig):
     target_only: bool = False
 
     def __post_init__(self):
-        """Refuses values that cannot be trained with."""
+        """Validates the fields."""
         super().__post_init__()
-        config_lib.require_positive(
-            self,
-            "source_batch_size",
-            "learning_rate",
-            "decay_rate",
-            "decay_steps",
-            "growth_rate",
-        )
-        if self.decay_start < 0:
-            raise ValueError(
-                f"decay_start: got {self.decay_start}, expected at least 0."
-            )
         densenet.layers_per_block(self.depth)
 
 
@@ -268,7 +252,7 @@ class Transfer(fit_experiment.FitExperiment):
             trunk.output,
             {name: images.num_classes for name, images in sets.items()},
         )
-        model = gd.MultiLossModel(trunk, heads, recipe=run.recipe)
+        model = fit_experiment.make_multi_loss_model(run, trunk, heads)
         rate = schedules.Delayed(
             keras.optimizers.schedules.ExponentialDecay(
                 config.learning_rate,
@@ -295,7 +279,6 @@ class Transfer(fit_experiment.FitExperiment):
                 ]
                 for name in sets
             },
-            jit_compile=config.jit_compile,
         )
         return model
 

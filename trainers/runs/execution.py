@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
-from data import prepared
 from trainers import errors, files
 from trainers.runs import directory
 from trainers.runs.experiment import Record, Run
@@ -45,6 +44,7 @@ def check(run: Run) -> None:
 
     Raises:
         UserError: If there is such a thing.
+        prepared.DataError: If the data set cannot be used.
     """
     experiment = run.experiment
     if not (experiment.distributes or run.devices.are_one):
@@ -57,11 +57,8 @@ def check(run: Run) -> None:
             f"--data_dir: got {run.data_dir}, but {experiment.name} reads no "
             "data from there; leave it out."
         )
-    try:
-        count = experiment.count_losses(run)
-        experiment.check(run)
-    except prepared.DataError as error:
-        raise errors.UserError(str(error)) from None
+    count = experiment.count_losses(run)
+    experiment.check(run)
     try:
         run.recipe.build(count)
     except ValueError as error:
@@ -84,6 +81,7 @@ def execute(run: Run, progress: Progress) -> Record:
     Raises:
         InterruptedRunError: If it was cut off from outside.
         UserError: If it cannot be run as asked.
+        prepared.DataError: If the data set cannot be used.
     """
     check(run)
     record = directory.read(run.directory, run)
@@ -102,8 +100,6 @@ def execute(run: Run, progress: Progress) -> Record:
         outcome["metrics"] = run.experiment.execute(run, progress)
     except errors.DivergedError as error:
         outcome |= {"status": "failed", "reason": str(error)}
-    except prepared.DataError as error:
-        raise errors.UserError(str(error)) from None
     results = {
         **outcome,
         **directory.identify(run),

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import graddrop_tf as gd
 from data import streams
 from trainers import config as config_lib
 from trainers import errors
@@ -161,6 +162,18 @@ class FitExperiment(Experiment):
         return {name: np.array([value]) for name, value in metrics.items()}
 
 
+def make_multi_loss_model(
+    run: Run, trunk: keras.Model, heads: keras.Model
+) -> gd.MultiLossModel:
+    """Joins trunk and heads in a model that trains by the run's recipe."""
+    return gd.MultiLossModel(
+        trunk,
+        heads,
+        recipe=run.recipe,
+        loss_chunk_size=run.config.loss_chunk_size or None,
+    )
+
+
 def _read_from(run: Run, start: int) -> streams.Reading:
     return streams.Reading(
         run.config.batch_size, run.seed, start, run.worker.shard
@@ -180,7 +193,8 @@ def _computing_in(precision: str) -> Iterator[None]:
 
 
 def _finish(model: keras.Model, config: config_lib.FitConfig) -> None:
-    """Sets what is the same for all experiments, and builds the optimizer."""
+    """Sets what all experiments have in common; builds the optimizer."""
+    model.jit_compile = config.jit_compile
     model.steps_per_execution = config.steps_per_execution
     optimizer = model.optimizer
     if config.gradient_accumulation_steps > 1:

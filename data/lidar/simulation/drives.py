@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data import files
+from data import files, records
 from data.lidar import examples
 from data.lidar.simulation import scenes
 from data.lidar.simulation.frame_messages import make_frame
@@ -55,7 +55,7 @@ def write(
                 "choose another directory."
             )
     else:
-        with files.replacing(note) as temporary:
+        with files.replacing(note, shared=True) as temporary:
             temporary.write_text(json.dumps(drawn, indent=2) + "\n")
     for index in range(num_segments):
         name = f"simulated_{seed}_{index:05d}"
@@ -80,7 +80,7 @@ def write_segment(
         OSError: If it cannot be written.
     """
     scene = draw_scene(settings, seed)
-    with files.writing_records(path) as writer:
+    with records.writing(path) as writer:
         for index in range(settings.num_frames):
             frame = make_frame(scene, index, name, settings, seed)
             writer.write(frame.SerializeToString())

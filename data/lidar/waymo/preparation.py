@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
-from data import files
+from data import files, records
 from data.lidar import examples
 from data.lidar.waymo import segments as segments_lib
 
@@ -63,7 +63,7 @@ class Task:
 
     def conclude(self, made_of: list, **outcome) -> None:
         """Writes what became of the segment as it was."""
-        with files.replacing(self._note) as temporary:
+        with files.replacing(self._note, shared=True) as temporary:
             temporary.write_text(json.dumps({"made_of": made_of, **outcome}))
 
     def forget(self) -> None:
@@ -96,7 +96,7 @@ def prepare_segment(task: Task) -> None:
     made_of = task.files()
     num_examples = num_boxes = 0
     try:
-        with files.writing_records(task.shard) as writer:
+        with records.writing(task.shard) as writer:
             for example in task.segment.examples():
                 writer.write(_serialized(example))
                 num_examples += 1

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
+from data import prepared
 from tests.data import image_sets
 from tests.trainers import small_runs
-from trainers import errors
 from trainers.experiments import celeba
 from trainers.reporting import report
 from trainers.runs import execution
@@ -134,7 +134,7 @@ def test_damage_is_said_in_one_line_and_can_be_mended(data_dir, tmp_path):
     run = _run(data_dir, tmp_path / "run", steps=2)
     path.write_bytes(content[:-7])
     try:
-        with pytest.raises(errors.UserError) as caught:
+        with pytest.raises(prepared.DataError) as caught:
             small_runs.finish(run)
     finally:
         path.write_bytes(content)
@@ -157,7 +157,7 @@ def test_what_cannot_be_read_is_said_before_anything_starts(
     data_dir, tmp_path, values, message
 ):
     run = _run(data_dir, tmp_path / "run", **values)
-    with pytest.raises(errors.UserError, match=message):
+    with pytest.raises(prepared.DataError, match=message):
         execution.check(run)
     assert not (tmp_path / "run").exists()
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
-from data import streams
+from data import prepared, streams
 from tests import reference
 from tests.data import labelled_images
 from tests.trainers import small_runs
@@ -473,7 +473,9 @@ def test_the_rate_is_constant_then_falls_in_stairs(data_dir, tmp_path):
 def test_what_cannot_be_run_is_said_in_a_line(
     data_dir, tmp_path, options, message
 ):
-    with pytest.raises(errors.UserError, match=message) as caught:
+    with pytest.raises(
+        (errors.UserError, prepared.DataError), match=message
+    ) as caught:
         execution.check(_run(data_dir, tmp_path / "run", **options))
     assert "\n" not in str(caught.value)
 

@@ -55,7 +55,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import graddrop_tf as gd
 from data import streams
 from data.lidar import sets
 from trainers import config as config_lib
@@ -109,9 +108,6 @@ class WaymoConfig(config_lib.FitConfig):
     """Values of the Waymo experiment.
 
     Attributes:
-        jit_compile: Whether XLA compiles the training step.
-        steps: Optimizer steps in all.
-        steps_per_epoch: Steps from one evaluation and checkpoint to the next.
         batch_size: Frames in a step, over all replicas.
         learning_rate: Of Adam, at its highest.
         ramp_steps: Steps in which it rises to there, before it falls.
@@ -128,58 +124,33 @@ class WaymoConfig(config_lib.FitConfig):
             start and kept in memory.
         batch_norm_momentum: Of the moving statistics; lower for a training of
             a few hundred steps.
-        loss_chunk_size: How many losses' gradients of the map exist at once,
-            for methods that can do so; 0 for all.
         ap_rule: See `detection.average_precision`.
     """
 
     steps: int = 1_280_000
     steps_per_epoch: int = 40_000
     batch_size: int = 16
-    learning_rate: float = 0.0015
-    ramp_steps: int = 1_000
-    clip_norm: float = 1.0
-    preset: str = "graddrop2020"
+    learning_rate: float = config_lib.positive(0.0015)
+    ramp_steps: int = config_lib.non_negative(1_000)
+    clip_norm: float = config_lib.positive(1.0)
+    preset: str = config_lib.one_of("graddrop2020", presets.PRESETS)
     dataset: str = "waymo_lidar"
     training_split: str = "train"
     evaluation_split: str = "validation"
     augmented: bool = True
-    pasted_objects: int = 15
-    stored_objects: int = 2_000
-    batch_norm_momentum: float = 0.99
-    loss_chunk_size: int = 0
-    ap_rule: str = "2022"
+    pasted_objects: int = config_lib.non_negative(15)
+    stored_objects: int = config_lib.positive(2_000)
+    batch_norm_momentum: float = config_lib.rate(0.99)
+    ap_rule: str = config_lib.one_of("2022", average_precision.AP_RULES)
 
     def __post_init__(self):
-        """Refuses values that cannot be trained with."""
+        """Validates the fields."""
         super().__post_init__()
-        config_lib.require_positive(
-            self, "learning_rate", "clip_norm", "stored_objects"
-        )
-        for name in "ramp_steps", "pasted_objects", "loss_chunk_size":
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)}, expected at least 0."
-                )
         if self.ramp_steps >= self.steps:
             raise ValueError(
                 f"ramp_steps: got {self.ramp_steps}, expected less than steps "
                 f"({self.steps})."
             )
-        if not 0 <= self.batch_norm_momentum < 1:
-            raise ValueError(
-                f"batch_norm_momentum: got {self.batch_norm_momentum}, "
-                "expected a value from 0 to below 1."
-            )
-        for name, known in (
-            ("preset", presets.PRESETS),
-            ("ap_rule", average_precision.AP_RULES),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}: got {getattr(self, name)!r}, expected one of "
-                    f"{', '.join(known)}."
-                )
 
     @property
     def detector_preset(self) -> presets.Preset:
@@ -297,11 +268,10 @@ class Waymo(fit_experiment.FitExperiment):
             recipe = dataclasses.replace(
                 recipe, global_clipnorm=config.clip_norm
             )
-        model = gd.MultiLossModel(
+        model = fit_experiment.make_multi_loss_model(
+            dataclasses.replace(run, recipe=recipe),
             trunk,
             network.make_heads(trunk.output),
-            recipe=recipe,
-            loss_chunk_size=config.loss_chunk_size or None,
         )
         rate = keras.optimizers.schedules.CosineDecay(
             0.0,
@@ -313,7 +283,6 @@ class Waymo(fit_experiment.FitExperiment):
             keras.optimizers.Adam(rate, beta_1=0.9, beta_2=0.999),
             loss=losses.make_losses(),
             loss_weights=losses.LOSS_WEIGHTS,
-            jit_compile=config.jit_compile,
         )
         return model
 

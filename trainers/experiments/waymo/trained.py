@@ -7,7 +7,6 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from data import prepared
 from trainers import errors
 from trainers.detection import box_files, pictures
 from trainers.experiments.waymo import detector
@@ -50,7 +49,8 @@ class TrainedDetector:
             Predictions and true boxes, and the pictures.
 
         Raises:
-            UserError: If there is no such run, checkpoint or data.
+            UserError: If there is no such run or checkpoint.
+            prepared.DataError: If its data cannot be used.
         """
         run = self._read()
         frames = self._frames(run)
@@ -75,10 +75,7 @@ class TrainedDetector:
             )
             drawn = detector.draw_frames(model, preset, frames.take(num_drawn))
         except tf.errors.OpError:
-            try:
-                _EXPERIMENT.check_data(run)
-            except prepared.DataError as error:
-                raise errors.UserError(str(error)) from None
+            _EXPERIMENT.check_data(run)
             raise
         return _name_scenes(found), drawn
 
@@ -99,10 +96,7 @@ class TrainedDetector:
         )
 
     def _frames(self, run: experiment.Run) -> tf.data.Dataset:
-        try:
-            frames = _EXPERIMENT.evaluated_frames(run, self.split)
-        except prepared.DataError as error:
-            raise errors.UserError(str(error)) from None
+        frames = _EXPERIMENT.evaluated_frames(run, self.split)
         if not self.min_points:
             return frames
 

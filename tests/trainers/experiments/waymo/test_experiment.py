@@ -152,9 +152,9 @@ def test_values_that_make_no_sense_are_refused(values):
 
 
 def test_what_cannot_be_run_is_said_in_a_line(data_dir, tmp_path):
-    with pytest.raises(errors.UserError, match="there is no split 'valid'"):
+    with pytest.raises(prepared.DataError, match="there is no split 'valid'"):
         execution.check(_run(data_dir, tmp_path, evaluation_split="valid"))
-    with pytest.raises(errors.UserError, match="launch.prepare_waymo"):
+    with pytest.raises(prepared.DataError, match="launch.prepare_waymo"):
         execution.check(_run(data_dir, tmp_path, dataset="waymo_lidar"))
     run = _run(data_dir, tmp_path / "none", training_split="train[:1]")
     with pytest.raises(errors.UserError, match="no box with 6 points"):
