@@ -1,5 +1,6 @@
-"""The README does what it says."""
+"""The README and the documents do what they say."""
 
+import importlib
 import pathlib
 import re
 import shlex
@@ -9,32 +10,69 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+
+import graddrop_tf as gd
+from launch import command, run_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+def blocks(name, language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXTS[name], re.DOTALL)
 
 
-def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+def run_python(name, **names):
+    names |= {"__name__": "document"}
+    for block in blocks(name, "python"):
+        exec(compile(block, name, "exec"), names)
+    return names
+
+
+def test_readme_trains_a_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "readme"}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
+    names = run_python("README.md")
+    assert names["model"].count_params() > names["plain"].count_params()
+
+
+def test_custom_loops_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_python("docs/custom_loops.md")
     np.testing.assert_allclose(names["purity"], [[1.0, 0.7]], atol=1e-6)
     # U = 0.9 is above 0.7: there the negative gradient stays.
     np.testing.assert_allclose(
         [g.numpy() for g in names["masked"]], [[[3.0, 0.0]], [[1.0, -3.0]]]
     )
     assert np.all(np.isfinite(names["losses"]))
-    assert names["model"].count_params() > names["plain"].count_params()
+    assert np.all(np.isfinite(names["conflict_rate"]))
     assert (tmp_path / "model.keras").exists()
 
 
+def test_many_devices_train_a_model(monkeypatch):
+    # A process that has started TensorFlow cannot join other workers.
+    name = "docs/many_devices.md"
+    one_device = TEXTS[name].replace(
+        "MultiWorkerMirroredStrategy()", "get_strategy()"
+    )
+    monkeypatch.setitem(TEXTS, name, one_device)
+    inputs = keras.Input([4])
+    branches = gd.GradDrop(num_losses=2)(keras.layers.Dense(3)(inputs))
+    outputs = [keras.layers.Dense(1)(branch) for branch in branches]
+    x = np.ones([8, 4], np.float32)
+    names = run_python(
+        name,
+        tf=tf, keras=keras, gd=gd, inputs=inputs, outputs=outputs, x=x,
+        y=[x[:, :1]] * 2,
+    )  # fmt: skip
+    assert names["model"].optimizer.iterations.numpy() == 1
+
+
 def test_diff_changes_four_lines_of_a_model_that_trains():
-    (block,) = blocks("diff")
+    (block,) = blocks("README.md", "diff")
     lines = block.splitlines()
     before = "\n".join(line[1:] for line in lines if not line.startswith("+"))
     after = "\n".join(line[1:] for line in lines if not line.startswith("-"))
@@ -49,18 +87,47 @@ def test_diff_changes_four_lines_of_a_model_that_trains():
     assert any("GradDrop" in type(x).__name__ for x in model.layers)
 
 
-def commands():
+def commands(name, *languages):
+    text = "\n".join(b for each in languages for b in blocks(name, each))
+    return [line for line in text.replace("\\\n", " ").splitlines() if line]
+
+
+def launch_commands():
     return [
-        line for block in blocks("bash") for line in block.splitlines() if line
+        (name, shlex.split(line)[2:])
+        for name in TEXTS
+        for line in commands(name, "bash", "text")
+        if line.startswith("python -m launch.")
     ]
 
 
-@pytest.mark.parametrize("command", commands())
-def test_shell_blocks_run(command, tmp_path):
-    words = shlex.split(command)
+@pytest.mark.parametrize(("name", "words"), launch_commands())
+def test_commands_have_these_flags(name, words):
+    module = importlib.import_module(words[0])
+    positional, texts = command.parse(module.FLAGS, words[1:], "")
+    assert positional == [] or words[0] == "launch.report"
+    if "config.FIELD" in module.FLAGS:
+        method = dict(w.partition("=")[::2] for w in words).get("--method", "")
+        run_flags.make_run(module.FLAGS, texts, method or "baseline")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for name in ("README.md", "docs/experiments.md")
+        for line in commands(name, "bash")
+    ],
+)
+def test_shell_blocks_run(line, tmp_path):
+    words = shlex.split(line)
     if words[0] == "make":
         # Running it here would install, or start these tests again.
         words = ["make", "--dry-run", *words[1:]]
+    elif words[0] == "pip":
+        # Without the index: the requirements are there.
+        options = ["--dry-run", "--no-index", "--no-build-isolation"]
+        words = [sys.executable, "-m", *words[:2], *options, *words[2:]]
     else:
         assert words[:2] == ["python", "-m"]
         words = [sys.executable] + [
@@ -73,6 +140,8 @@ def test_shell_blocks_run(command, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_links_lead_to_files():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_to_files(name):
+    folder = (ROOT / name).parent
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXTS[name]):
+        assert (folder / target).exists(), target
