@@ -1,0 +1,93 @@
+"""The worked examples of CONTRIBUTING.md work."""
+
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+import graddrop_tf as gd
+from graddrop_tf.methods import METHODS
+from launch import command, compare
+from trainers.experiments.registry import EXPERIMENTS
+
+ROOT = pathlib.Path(__file__).parent.parent
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def add(section, registry, monkeypatch):
+    """Carries out a section: defines the file, adds its line to the dict."""
+    (body,) = re.findall(rf"## {section}\n(.*?)\n## ", TEXT, re.DOTALL)
+    source, line = re.findall(r"```python \w+\n(.*?)```", body, re.DOTALL)
+    names = {"__name__": "contributing", "METHODS": {}, "EXPERIMENTS": {}}
+    exec(compile(source, section, "exec"), names)
+    exec(compile(line, section, "exec"), names)
+    added = names["METHODS"] | names["EXPERIMENTS"]
+    for name, thing in added.items():
+        monkeypatch.setitem(registry, name, thing)
+    (name,) = added
+    return name, source
+
+
+def train_one_step(recipe):
+    """Trains y = (x, 3 x) with SGD; returns the weights of the trunk."""
+    keras.utils.set_random_seed(0)
+    inputs, shared = keras.Input([2]), keras.Input([2])
+    trunk = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    heads = keras.Model(shared, keras.layers.Dense(2)(shared))
+    model = gd.MultiLossModel(trunk, heads, recipe=gd.Recipe.parse(recipe))
+    model.compile(keras.optimizers.SGD(1.0), loss=gd.VectorLoss(squared_errors))
+    before = [w.numpy() for w in trunk.weights]
+    x = np.ones([4, 2], np.float32)
+    model.fit(x, x * [1.0, 3.0], batch_size=4, verbose=0)
+    after = [w.numpy() for w in trunk.weights]
+    return [b - a for b, a in zip(before, after)], model
+
+
+@keras.saving.register_keras_serializable("contributing_tests")
+def squared_errors(y_true, y_pred):
+    return (y_true - y_pred) ** 2
+
+
+def loss_weights(model):
+    """Reads the variable that the example calls `weights`."""
+    (variable,) = [v for v in model.variables if v.name == "weights"]
+    return variable.numpy()
+
+
+def test_add_a_method(monkeypatch):
+    name, source = add("Add a method", METHODS, monkeypatch)
+    assert len(source.splitlines()) < 20
+    halves, _ = train_one_step(name)
+    sums, _ = train_one_step("baseline")
+    for half, total in zip(halves, sums):
+        np.testing.assert_allclose(2 * half, total, rtol=1e-5)
+
+
+def test_add_a_weighting(monkeypatch, tmp_path):
+    name, _ = add("Add a weighting", METHODS, monkeypatch)
+    _, model = train_one_step(name)
+    weights = loss_weights(model)
+    # The second loss starts with the larger gradient.
+    assert weights[1] < 1.0 < weights[0]
+    assert weights.sum() == pytest.approx(2.0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loss_weights(loaded), weights)
+
+
+def test_add_an_experiment(monkeypatch, tmp_path, capsys):
+    name, _ = add("Add an experiment", EXPERIMENTS, monkeypatch)
+    arguments = [
+        f"--experiment={name}",
+        "--methods=baseline,graddrop",
+        "--seeds=0,1",
+        f"--run_dir={tmp_path}",
+        "--config.steps=20",
+        "--config.steps_per_epoch=10",
+    ]
+    assert command.guarded(compare.main, arguments) == 0
+    printed = capsys.readouterr().out
+    assert "two lines through the same points" in printed
+    assert (tmp_path / "plots" / "lines_loss.png").exists()
