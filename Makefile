@@ -5,11 +5,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DEMO_DIR ?= runs/demo
+# Tests to run while working: in less than two minutes on two cores, with lint.
+QUICK := test_layout.py test_contributing.py test_readme.py \
+  graddrop_tf/bases graddrop_tf/test_package.py graddrop_tf/test_random.py \
+  graddrop_tf/test_recipe.py graddrop_tf/methods/test_values.py \
+  trainers/reporting trainers/test_config.py
 WAYMO := waymo-open-dataset-tf-2-12-0==1.6.7
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo check test lint bench clean
 
 setup: $(INSTALLED)
 
@@ -35,6 +40,9 @@ demo: $(INSTALLED)
 	digits=$$?; \
 	wait $$toy || { cat $(DEMO_DIR)/toy.log >&2; exit 1; }; \
 	exit $$digits
+
+check: lint
+	$(RUN) -m pytest -n 2 --dist=worksteal -k "not shell_blocks" $(addprefix tests/,$(QUICK))
 
 test: $(INSTALLED)
 	$(RUN) -m pytest -n 2 --dist=worksteal
