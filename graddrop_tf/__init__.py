@@ -1,6 +1,6 @@
 """Multi-loss training for Keras: Gradient Sign Dropout and its peers."""
 
-from graddrop_tf import random
+from graddrop_tf import parsing, random
 from graddrop_tf._version import __version__
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner, RandomCombiner, Streaming
@@ -8,6 +8,7 @@ from graddrop_tf.bases.gramian import GramianCombiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
 from graddrop_tf.inference import inference_model
+from graddrop_tf.methods import METHODS
 from graddrop_tf.methods.graddrop.function import graddrop, sign_purity
 from graddrop_tf.methods.graddrop.layer import GradDrop, RandomGradDrop
 from graddrop_tf.methods.gradnorm import GradNorm
@@ -22,6 +23,7 @@ from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
 
 __all__ = [
+    "METHODS",
     "MGDA",
     "Chain",
     "Combiner",
@@ -43,6 +45,7 @@ __all__ = [
     "compute_gradients",
     "graddrop",
     "inference_model",
+    "parsing",
     "random",
     "sign_purity",
     "synchronize_optimizer",

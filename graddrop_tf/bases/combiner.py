@@ -52,6 +52,10 @@ class Combiner(Configurable, keras.layers.Layer):
     A method that draws derives from `RandomCombiner`, one that needs nothing
     but the inner products of the gradients from `GramianCombiner`.
 
+    `search_space`, a class attribute, maps each argument worth tuning to the
+    text of its range, such as `{"k": "uniform(0.0, 2.0)"}`; it is empty by
+    default. `launch.tune` reads it.
+
     Args:
         num_losses: T. Needed where the losses share one tensor and the layer
             is called in a model.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import keras
 
@@ -15,7 +16,12 @@ class Configurable:
     Keras' `get_config` describes a layer as built, with the seed that it
     drew. A recipe needs the arguments as given, so that each model draws its
     own seed; both come from the constructor's signature.
+
+    Attributes:
+        search_space: Ranges of the arguments worth tuning, see `gd.Combiner`.
     """
+
+    search_space: ClassVar[Mapping[str, str]] = {}
 
     def __new__(cls, *args, **kwargs):
         """Records the arguments as a `Configuration`."""

@@ -18,6 +18,8 @@ class Weighting(Configurable, keras.layers.Layer):
     The mathematics is in three functions of a state; the layer keeps that
     state in variables, which are saved with the model.
 
+    A class attribute `search_space` declares ranges, as in `gd.Combiner`.
+
     Args:
         **kwargs: `name`, `dtype`.
 

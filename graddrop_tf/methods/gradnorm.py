@@ -6,6 +6,9 @@ Deep Multitask Networks", ICML 2018, section 3, Algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import keras
 import tensorflow as tf
 
@@ -38,6 +41,8 @@ class GradNorm(Weighting):
     Example:
         >>> recipe = gd.Recipe(weighting=gd.GradNorm(alpha=1.5))
     """
+
+    search_space: ClassVar[Mapping[str, str]] = {"alpha": "uniform(0.0, 3.0)"}
 
     def __init__(
         self, alpha: float = 1.5, learning_rate: float = 0.025, **kwargs

@@ -169,5 +169,5 @@ def test_help(capsys):
     assert f"{search.NUM_TRIALS} where nothing is said" in printed
     declared = digits.Digits.search_space["learning_rate"]
     assert f"digits: learning_rate={declared}" in printed
-    for name in space.METHOD_RANGES:
+    for name in space.method_ranges():
         assert name in printed

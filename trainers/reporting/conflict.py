@@ -11,7 +11,6 @@ from matplotlib import figure as matplotlib_figure
 from matplotlib import patches
 
 import graddrop_tf as gd
-from graddrop_tf.methods import METHODS
 
 # They disagree in the first coordinate and agree in the second; their sum
 # raises the second loss.
@@ -75,7 +74,7 @@ def outcomes(recipe: gd.Recipe) -> list[Outcome]:
 
 
 def draw(
-    methods: Sequence[str] = ("baseline", *METHODS),
+    methods: Sequence[str] = ("baseline", *gd.METHODS),
 ) -> matplotlib_figure.Figure:
     """Draws the outcomes of methods, a panel each.
 

@@ -24,11 +24,10 @@ METHODS = (
     "gradnorm+graddrop",
 )
 PLAN = "comparison.json"
-_OPENING, _CLOSING = "([{", ")]}"
 
 
 def split_methods(text: str) -> list[str]:
-    """Splits at the commas that are outside of brackets.
+    """Splits a list of recipes at the commas outside brackets.
 
     Args:
         text: Recipes, such as `"baseline,graddrop(k=0.25, leak=[1, 0])"`.
@@ -37,29 +36,12 @@ def split_methods(text: str) -> list[str]:
         The recipes, without spaces around them.
 
     Raises:
-        UserError: If one is empty or a bracket has no partner.
+        UserError: If the text is not such a list.
     """
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in _OPENING) - (character in _CLOSING)
-        if depth < 0:
-            break
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    if depth:
-        raise errors.UserError(
-            f"--methods: got {text!r}, in which a bracket has no partner; "
-            "write for example baseline,graddrop(k=0.25)."
-        )
-    parts = [part.strip() for part in parts]
-    if not all(parts):
-        raise errors.UserError(
-            f"--methods: got {text!r}, expected recipes separated by single "
-            "commas, such as baseline,graddrop(k=0.25)."
-        )
-    return parts
+    try:
+        return gd.parsing.split_recipes(text)
+    except ValueError as error:
+        raise errors.UserError(f"--methods: {error}") from None
 
 
 def split_seeds(text: str) -> list[int]:

@@ -1,10 +1,10 @@
-"""Ranges to search, written where `launch.train` takes a value.
+"""Search spaces: ranges, written where `launch.train` takes a value.
 
-A field of the config, `--config.learning_rate="log_uniform(1e-4, 1e-2)"`, or
-arguments of a recipe, `--method="graddrop(k=uniform(0, 2), leak=[uniform(0, 1),
-0])"`. What has neither a value nor a range is searched in the declared one, if
-there is one: an experiment declares its `search_space` in the same notation,
-`METHOD_RANGES` declares those of the methods.
+A range stands for a field of the config, `--config.learning_rate=
+"log_uniform(1e-4, 1e-2)"`, or in a recipe, `--method="graddrop(k=uniform(0, 2),
+leak=[uniform(0, 1), 0])"`. Fields and arguments that are not given are searched
+in their declared range, if there is one: experiments and methods declare it as
+`search_space`, in the same notation.
 """
 
 import ast
@@ -20,15 +20,6 @@ import graddrop_tf as gd
 from trainers import config as config_lib
 from trainers import errors
 from trainers.runs import execution, experiment
-
-METHOD_RANGES = {
-    "graddrop.k": "uniform(0.0, 2.0)",
-    "graddrop.leak": "uniform(0.0, 1.0)",
-    "random_graddrop.leak": "uniform(0.0, 1.0)",
-    "gradnorm.alpha": "uniform(0.0, 3.0)",
-    "clip.norm": "log_uniform(0.1, 10.0)",
-    "penalty.factor": "log_uniform(1e-3, 1.0)",
-}
 
 
 def uniform(
@@ -57,14 +48,14 @@ def integer(
     low: int,
     high: int,
 ) -> int:
-    """Draws a whole number from `low` to `high`, both included."""
+    """Draws an integer from `low` to `high`, both included."""
     return hyperparameters.Int(name, low, high)
 
 
 def choice(
     hyperparameters: keras_tuner.HyperParameters, name: str, *values: Any
 ) -> Any:
-    """Draws one of some values, which may be lists and texts as well."""
+    """Draws one of the values, which may be of any type."""
     texts = [repr(value) for value in values]
     return ast.literal_eval(hyperparameters.Choice(name, texts))
 
@@ -83,13 +74,14 @@ _RANGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One point of a search space.
+    """A point of a search space.
 
     Attributes:
         recipe: The recipe.
         config: Values of the experiment.
-        values: What was drawn, by name: `learning_rate` for a field of the
-            config, `graddrop.k` or `graddrop.leak[0]` for a recipe's argument.
+        values: The drawn values by name: `learning_rate` for a field of the
+            config, `graddrop.k` or `graddrop.leak[0]` for an argument of the
+            recipe.
     """
 
     recipe: gd.Recipe
@@ -99,12 +91,12 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
-    """What a search varies, and what it keeps.
+    """The ranges of a search, and the values that it keeps.
 
     Attributes:
-        method: A recipe in which ranges stand for values.
-        config: Texts by field of the config: values or ranges.
-        defaults: The config where nothing is said.
+        method: A recipe with ranges in place of values.
+        config: The texts of values or ranges, by field of the config.
+        defaults: The config for all other fields.
     """
 
     method: str
@@ -112,7 +104,7 @@ class SearchSpace:
     defaults: config_lib.Config
 
     def draw(self, hyperparameters: keras_tuner.HyperParameters) -> Sample:
-        """Reads a point, and tells keras-tuner of ranges it does not know.
+        """Reads a point, and registers new ranges with keras-tuner.
 
         Args:
             hyperparameters: The point; a new object stands for the lower end
@@ -122,7 +114,7 @@ class SearchSpace:
             The point as a recipe and a config.
 
         Raises:
-            UserError: For what is no range, no recipe or no config.
+            UserError: If a range, the recipe or the config is invalid.
         """
         draw = _Draw(hyperparameters)
         method = draw.recipe(self.method)
@@ -137,7 +129,7 @@ class SearchSpace:
         )
 
     def hyperparameters(self) -> keras_tuner.HyperParameters:
-        """Makes the space as keras-tuner knows it.
+        """Returns the space in keras-tuner's form.
 
         Raises:
             UserError: As `draw`.
@@ -147,10 +139,10 @@ class SearchSpace:
         return hyperparameters
 
     def corners(self) -> list[Sample]:
-        """Lists points that hold both ends of all ranges and every choice.
+        """Lists points that cover both ends of every range and all choices.
 
         Raises:
-            UserError: As `draw`, or if there is no range at all.
+            UserError: As `draw`, or if there are no ranges.
         """
         hyperparameters = self.hyperparameters()
         space = hyperparameters.space
@@ -176,29 +168,39 @@ class SearchSpace:
         return samples
 
     def varies(self, field: str) -> bool:
-        """Whether a field of the config has a range."""
+        """Returns whether a field of the config has a range."""
         return _as_call(self.config.get(field, "")) is not None
+
+
+def method_ranges() -> dict[str, str]:
+    """Returns the ranges that methods declare, by `METHOD.ARGUMENT`."""
+    ranges = {
+        f"{name}.{argument}": text
+        for name, method in gd.METHODS.items()
+        for argument, text in method.search_space.items()
+    }
+    return {**ranges, **gd.Recipe.search_space}
 
 
 def make(
     searched: experiment.Experiment, method: str, texts: Mapping[str, str]
 ) -> SearchSpace:
-    """Makes a search space of what a user wrote and what is declared.
+    """Makes a search space of the user's texts and the declared ranges.
 
     Args:
         searched: The experiment.
         method: A recipe, with or without ranges.
-        texts: Values or ranges, by field of the config.
+        texts: The texts of values or ranges, by field of the config.
 
     Returns:
         The search space.
 
     Raises:
-        UserError: If the recipe cannot be read.
+        UserError: If the recipe is invalid.
     """
-    declared = {**METHOD_RANGES, **searched.search_space}
+    declared = {**method_ranges(), **searched.search_space}
     fields = {name: text for name, text in declared.items() if "." not in name}
-    completed = [_complete(term, declared) for term in _terms(method)]
+    completed = [_complete(term, declared) for term in _split_terms(method)]
     return SearchSpace(
         "+".join(map(ast.unparse, completed)),
         {**fields, **texts},
@@ -209,7 +211,7 @@ def make(
 def describe(experiments: Mapping[str, experiment.Experiment]) -> str:
     """Lists the declared ranges, a line for each experiment."""
     declared = {
-        "any experiment": METHOD_RANGES,
+        "any experiment": method_ranges(),
         **{name: one.search_space for name, one in experiments.items()},
     }
     return "\n".join(
@@ -220,22 +222,22 @@ def describe(experiments: Mapping[str, experiment.Experiment]) -> str:
 
 
 class _Draw:
-    """Puts drawn values in the place of ranges."""
+    """Replaces ranges by drawn values."""
 
     def __init__(self, hyperparameters: keras_tuner.HyperParameters):
         self._hyperparameters = hyperparameters
         self.values = {}
 
     def text(self, text: str, name: str) -> str:
-        """Gives a value for the text of a range, other texts as they are."""
+        """Replaces the text of a range; returns other texts unchanged."""
         node = _as_call(text)
         return text if node is None else str(self._draw(node, name))
 
     def recipe(self, text: str) -> str:
-        """Gives a recipe without ranges."""
+        """Replaces the ranges of a recipe."""
         seen = collections.Counter()
         terms = []
-        for term in _terms(text):
+        for term in _split_terms(text):
             if isinstance(term, ast.Call):
                 name = ast.unparse(term.func)
                 seen[name] += 1
@@ -303,33 +305,23 @@ class _Draw:
 
 
 def _as_call(text: str) -> ast.Call | None:
-    """Reads text that is the call of a name, such as a range."""
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    """Parses text that calls a name, as a range does."""
+    node = gd.parsing.parse_expression(text)
     is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     return node if is_call else None
 
 
-def _terms(recipe: str) -> list[ast.expr]:
-    """Splits a recipe at its plus signs."""
+def _split_terms(recipe: str) -> list[ast.expr]:
     try:
-        node = ast.parse(recipe.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        execution.parse_method(recipe)
-        raise
-    terms = []
-    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        terms.insert(0, node.right)
-        node = node.left
-    return [node, *terms]
+        return gd.parsing.split_terms(recipe)
+    except ValueError as error:
+        raise errors.UserError(f"method {recipe!r}: {error}") from None
 
 
 def _complete(term: ast.expr, declared: Mapping[str, str]) -> ast.expr:
-    """Adds the declared ranges of arguments that a term does not give.
+    """Adds the declared ranges of the arguments that a term leaves out.
 
-    Arguments given by position may be any, so that term is left alone.
+    A term with positional arguments is left unchanged: they have no names.
     """
     call = ast.Call(term, [], []) if isinstance(term, ast.Name) else term
     if not isinstance(call, ast.Call) or call.args:

@@ -6,7 +6,8 @@ Gradient Sign Dropout", NeurIPS 2020, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
@@ -36,6 +37,7 @@ class SignDropout(RandomCombiner):
         **kwargs: `sync_replicas`, `seed`, `name`, `dtype`.
     """
 
+    search_space: ClassVar[Mapping[str, str]] = {"leak": "uniform(0.0, 1.0)"}
     k = 1.0
     purity_transform: PurityTransform | None = None
 
@@ -161,6 +163,11 @@ class GradDrop(SignDropout):
         >>> features = keras.Input([8])
         >>> a, b = gd.GradDrop(num_losses=2)(features)
     """
+
+    search_space: ClassVar[Mapping[str, str]] = {
+        "k": "uniform(0.0, 2.0)",
+        **SignDropout.search_space,
+    }
 
     def __init__(
         self,

@@ -9,31 +9,13 @@ from trainers.experiments import registry
 from trainers.runs import comparison
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("baseline", ["baseline"]),
-        ("baseline, graddrop", ["baseline", "graddrop"]),
-        (
-            "graddrop(k=0.25, leak=[1, 0]),mgda+graddrop",
-            ["graddrop(k=0.25, leak=[1, 0])", "mgda+graddrop"],
-        ),
-        (
-            "graddrop(leak={'a': 1, 'b': 0}),clip(1.0)",
-            ["graddrop(leak={'a': 1, 'b': 0})", "clip(1.0)"],
-        ),
-    ],
-)
-def test_methods_are_split_outside_of_brackets(text, parts):
-    assert comparison.split_methods(text) == parts
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a,,b", "a,", "graddrop(k=1", "a),b", ")a,b("]
-)
-def test_methods_that_cannot_be_split_are_refused(text):
-    with pytest.raises(errors.UserError, match="--methods: got"):
-        comparison.split_methods(text)
+def test_methods_are_split_outside_brackets():
+    assert comparison.split_methods("graddrop(leak=[1, 0]), mgda") == [
+        "graddrop(leak=[1, 0])",
+        "mgda",
+    ]
+    with pytest.raises(errors.UserError, match="--methods: got 'a,,b', exp"):
+        comparison.split_methods("a,,b")
 
 
 def test_seeds():
