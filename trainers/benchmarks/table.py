@@ -1,7 +1,8 @@
-"""Rows as text."""
+"""The printed table of a benchmark."""
 
 from collections.abc import Mapping, Sequence
 
+from trainers import text_table
 from trainers.benchmarks import measuring
 
 _HEADINGS = (
@@ -14,38 +15,26 @@ _HEADINGS = (
     "paper",
     "",
 )
+_SIDES = "<<>>>>>>"
 
 
 def lay_out(groups: Mapping[str, Sequence[measuring.Row]]) -> str:
-    """Lays out rows.
+    """Lays out rows of measurements.
 
     Args:
-        groups: Rows by the line that stands above them.
+        groups: Rows by the title above them.
 
     Returns:
         The text.
     """
-    lines = {title: list(map(_cells, rows)) for title, rows in groups.items()}
-    widths = [
-        max(map(len, column))
-        for column in zip(
-            _HEADINGS, *(row for group in lines.values() for row in group),
-            strict=True,
-        )
-    ]  # fmt: skip
-    texts = []
-    for title, group in lines.items():
-        texts.append(title)
-        for cells in (_HEADINGS, *group):
-            padded = [
-                cell.ljust(width) if index < 2 else cell.rjust(width)
-                for index, (cell, width) in enumerate(
-                    zip(cells, widths, strict=True)
-                )
-            ]
-            texts.append("  " + "  ".join(padded).rstrip())
-        texts.append("")
-    return "\n".join(texts).rstrip()
+    cells = [_cells(row) for rows in groups.values() for row in rows]
+    heading, *lines = text_table.lay_out([_HEADINGS, *cells], _SIDES)
+    rest = iter(lines)
+    blocks = [
+        [title, f"  {heading}", *(f"  {next(rest)}" for _ in rows)]
+        for title, rows in groups.items()
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def _cells(row: measuring.Row) -> list[str]:

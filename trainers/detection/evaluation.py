@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from trainers import drawing, errors, files
+from trainers import drawing, errors, files, text_table
 from trainers.detection import (
     box_files,
     boxes,
@@ -231,13 +231,14 @@ def _beside(
 
 
 def _table(rows: Mapping[str, Numbers]) -> list[str]:
-    width = max(map(len, rows))
-    labels = [_LABELS[key] for key in next(iter(rows.values()))]
-    lines = [f"{'breakdown':<{width}}" + "".join(f"{x:>14}" for x in labels)]
-    for name, numbers in rows.items():
-        texts = [f"{number:14.6f}" for number in numbers.values()]
-        lines.append(f"{name:<{width}}{''.join(texts)}")
-    return lines
+    labels = [f"{_LABELS[key]:>12}" for key in next(iter(rows.values()))]
+    cells = [
+        [name, *(f"{number:.6f}" for number in numbers.values())]
+        for name, numbers in rows.items()
+    ]
+    return text_table.lay_out(
+        [["breakdown", *labels], *cells], "<" + ">" * len(labels)
+    )
 
 
 def _difference(rows: Mapping[str, Numbers]) -> str:

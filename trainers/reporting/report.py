@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainers import config as config_lib
-from trainers import drawing, errors, files
+from trainers import drawing, errors, files, text_table
 from trainers.reporting import statistics
 from trainers.runs import columns, comparison
 from trainers.runs import directory as run_directory
@@ -327,20 +327,9 @@ def _text(sections: Sequence[Section]) -> str:
 
 
 def _plain(table: Table) -> str:
-    lines = [table.heading, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width)
-            if index in (0, len(line) - 1)
-            else cell.rjust(width)
-            for index, (cell, width) in enumerate(
-                zip(line, widths, strict=True)
-            )
-        ).rstrip()
-        for line in [table.heading, rule, *table.rows]
-    )
+    sides = "<" + ">" * (len(table.heading) - 2) + "<"
+    rows = [table.heading, *table.rows]
+    return "\n".join(text_table.lay_out(rows, sides, ruled=True))
 
 
 def _markdown(sections: Sequence[Section]) -> str:

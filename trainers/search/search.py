@@ -31,7 +31,7 @@ from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trial_lib
 
 from trainers import config as config_lib
-from trainers import errors, files
+from trainers import errors, files, text_table
 from trainers.runs import directory, execution
 from trainers.runs import experiment as experiment_lib
 from trainers.search import space as search_space
@@ -261,7 +261,9 @@ class Search:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         files.write_text(self.run.directory / _TABLE, text.getvalue())
-        lines = [_aligned(rows), ""]
+        cells = [list(map(_show, row)) for row in rows]
+        sides = ">" * len(rows[0])
+        lines = [*text_table.lay_out(cells, sides, ruled=True), ""]
         if self.tuner != "hyperband" and len(outcomes) < self._num_trials:
             lines.append(
                 f"{len(outcomes)} of {self._num_trials} trials: the search "
@@ -465,17 +467,5 @@ def _address() -> str:
     return ":".join(os.environ[name] for name in _ADDRESS)
 
 
-def _aligned(rows: Sequence[Sequence[Any]]) -> str:
-    """Lays out a table whose first row is its heading."""
-    texts = [
-        [f"{c:.4g}" if isinstance(c, float) else str(c) for c in row]
-        for row in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    texts.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) for cell, width in zip(row, widths, strict=True)
-        )
-        for row in texts
-    )
+def _show(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
