@@ -1,12 +1,9 @@
 """Values of an experiment, and how text from outside changes them."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import graddrop_tf as gd
-from graddrop_tf.methods import METHODS
 from trainers import errors
 
 PRECISIONS = ("none", "bfloat16", "float16")
@@ -133,39 +130,6 @@ class FitConfig(Config):
                     f"{whole}: got {count}, expected a multiple of {part} "
                     f"({divisor}); change one of them."
                 )
-
-
-def parse_factors(name: str, text: str) -> dict[str, float]:
-    """Reads factors by method.
-
-    Args:
-        name: The field that holds them.
-        text: Such as `mgda=0.01, pcgrad=0.5`; may be empty.
-
-    Returns:
-        The factors.
-
-    Raises:
-        ValueError: If a method is unknown or a factor is not above 0.
-    """
-    factors = {}
-    for part in filter(str.strip, text.split(",")):
-        method, _, value = map(str.strip, part.partition("="))
-        try:
-            factors[method] = float(value)
-        except ValueError:
-            factors[method] = math.nan
-        if method not in METHODS or not 0 < factors[method] < math.inf:
-            raise ValueError(
-                f"{name}: got {part.strip()!r}, expected METHOD=FACTOR, the "
-                f"method one of {', '.join(METHODS)}, the factor above 0."
-            )
-    return factors
-
-
-def factor_for(factors: Mapping[str, float], recipe: gd.Recipe) -> float:
-    """Multiplies the factors of all methods of a recipe."""
-    return math.prod(factors.get(name, 1.0) for name in recipe.method_names)
 
 
 def override(config: Config, texts: Mapping[str, str]) -> Config:

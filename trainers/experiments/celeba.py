@@ -57,7 +57,7 @@ from trainers import files
 from trainers.models import attribute_metrics, attribute_network
 from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
-from trainers.training import distribution
+from trainers.training import distribution, schedules
 
 _TABLE = "attributes.csv"
 _MONITORED_BATCHES = 16
@@ -134,7 +134,7 @@ class CelebaConfig(config_lib.FitConfig):
 
     def factors(self) -> dict[str, float]:
         """Returns the factors on the learning rate, by method."""
-        return config_lib.parse_factors(
+        return schedules.parse_factors(
             "learning_rate_factors", self.learning_rate_factors
         )
 
@@ -231,7 +231,7 @@ class Celeba(fit_experiment.FitExperiment):
             config.synchronized_batch_norm,
         )
         model = fit_experiment.make_multi_loss_model(run, trunk, heads)
-        factor = config_lib.factor_for(config.factors(), run.recipe)
+        factor = schedules.factor_for(config.factors(), run.recipe)
         rate = keras.optimizers.schedules.ExponentialDecay(
             config.learning_rate * factor,
             config.decay_steps,
