@@ -30,7 +30,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 	  || echo "No $(WAYMO) for this machine: all but the Waymo experiment works without." >&2
 	@touch $@
 
-# The toy keeps one core busy, beside the digits.
+# The toy runs next to the digits and keeps one core busy.
 demo: $(INSTALLED)
 	@mkdir -p $(DEMO_DIR)
 	@$(RUN) -m launch.compare --experiment=toy --seeds=0 \

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _native_notes_hidden() -> Iterator[None]:
-    """Keeps what native code writes to stderr off the terminal."""
+    """Hides what native code writes to stderr."""
     stderr = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -19,7 +19,7 @@ def _native_notes_hidden() -> Iterator[None]:
         os.close(nowhere)
 
 
-# TensorFlow's notes at start-up would bury a message of ours on stderr.
+# TensorFlow's notes at start-up would bury the message of an error.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 with _native_notes_hidden():
     import tensorflow as tf

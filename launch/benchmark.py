@@ -2,8 +2,8 @@
 
 python -m launch.benchmark [--suite=layer,graddrop] [--pairs=40] [--json=OUT]
 
-Nothing is passed or failed by its time: the table says what was measured,
-beside what the arithmetic allows and what is aimed at.
+The table shows the measured ratios next to what counting operations predicts
+and, where there is one, the target. No measurement passes or fails.
 """
 
 import pathlib
@@ -16,22 +16,22 @@ from trainers.benchmarks import registry
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "suite", ",".join(registry.SUITES),
-    "What to measure, separated by commas. " + "; ".join(
+    "Suites to run, separated by commas. " + "; ".join(
         f"{name}: {suite.title}" for name, suite in registry.SUITES.items()
     ) + ".",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "pairs", 40, "Rounds in which the cases of a suite take turns; where "
-    "a round takes long, there are fewer: " + ", ".join(
-        f"one of {suite.pairs_per_round} in {name}"
+    "pairs", 40, "Number of rounds in which the cases of a suite take turns. "
+    "Suites with long rounds run fewer: " + ", ".join(
+        f"1 in {suite.pairs_per_round} in {name}"
         for name, suite in registry.SUITES.items()
         if suite.pairs_per_round > 1
     ) + ".",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
-    "json", None, "Also write the figures to this file.", flag_values=FLAGS
+    "json", None, "Also write the numbers to this file.", flag_values=FLAGS
 )
 
 

@@ -1,16 +1,16 @@
-r"""Checks that a run which is killed again and again loses nothing.
+r"""Checks that a run killed at random moments resumes exactly.
 
 python -m launch.check_resuming --experiment=NAME --method=RECIPE --run_dir=DIR
 
-First it lets a run of launch.train come to its end. Then it starts the same
-run in another directory, kills it by SIGKILL at a random moment, and starts it
-again with the same command, --kills times in all; where the run ends before,
-the next one is killed. After each kill all checkpoints have to be whole and
-none older than before, each start has to go on from the newest, and in the end
-the log, the checkpoints and the metrics have to be those of the first run, bit
-for bit. It exits with 1 where they are not.
+First it completes an undisturbed run of launch.train. Then it starts the same
+run in another directory, kills it by SIGKILL at a random moment and restarts it
+with the same command, --kills times in total. If the run ends before, the next
+one is killed. It exits with 1 unless every checkpoint stays intact, every start
+resumes from the newest one, and the log, the checkpoints and the metrics are
+those of the undisturbed run, bit for bit.
 
-All runs are on one device. On a GPU bits repeat only where its operations do.
+All runs use one device. On a GPU, bits repeat only if its operations are
+deterministic.
 """
 
 import pathlib
@@ -25,14 +25,14 @@ from trainers.runs import kill_check
 FLAGS = flags.FlagValues()
 run_flags.define(FLAGS)
 flags.DEFINE_string(
-    "method", None, "Required; a recipe as in launch.train.", flag_values=FLAGS
+    "method", None, "Required. A recipe as in launch.train.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "seed", 0, "Of the run, and of the moments of the kills.",
+    "seed", 0, "Seed of the run and of the moments of the kills.",
     lower_bound=0, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "kills", 30, "How many kills.", lower_bound=1, flag_values=FLAGS
+    "kills", 30, "Number of kills.", lower_bound=1, flag_values=FLAGS
 )
 
 
@@ -42,8 +42,8 @@ def main(texts: dict[str, str]) -> int:
     if not run_flags.read_devices(FLAGS).are_one:
         raise errors.UserError(
             f"--strategy: got {FLAGS.strategy} with {FLAGS.logical_cpus} "
-            "logical CPUs, expected one device, as only there bits repeat; "
-            "leave out --strategy and --logical_cpus."
+            "logical CPUs, expected one device, because bits repeat only "
+            "there; leave out --strategy and --logical_cpus."
         )
     flags_of_run = [
         f"--experiment={FLAGS.experiment}",
@@ -68,7 +68,7 @@ def main(texts: dict[str, str]) -> int:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not problems:
-        print(f"{FLAGS.kills} kills: nothing is lost, bit for bit the same.")
+        print(f"{FLAGS.kills} kills: nothing lost, bit for bit the same.")
     return 1 if problems else 0
 
 

@@ -1,4 +1,4 @@
-"""Reads the flags of a command, and answers mistakes in one line."""
+"""Parses the flags of a command and answers mistakes in one line."""
 
 import functools
 import io
@@ -15,12 +15,12 @@ from trainers import errors
 from trainers.training import workers
 
 _CONFIG = "--config."
-# Flags that absl adds of itself.
+# Flags that absl adds.
 _ABSL_OWN = ("flagfile", "undefok")
 
 
 def speak_as(worker: workers.Worker) -> None:
-    """Lets every line of output say which of several workers it is of."""
+    """Prefixes every line of output with the worker, if there are several."""
     if worker.count > 1:
         name = f"[worker {worker.index + 1} of {worker.count}] "
         sys.stdout = _Named(sys.stdout, name)
@@ -28,7 +28,7 @@ def speak_as(worker: workers.Worker) -> None:
 
 
 class _Named(io.TextIOBase):
-    """Puts a name before each line."""
+    """Prefixes each line with a name."""
 
     def __init__(self, stream: TextIO, name: str):
         self._stream = stream
@@ -49,17 +49,17 @@ class _Named(io.TextIOBase):
 def with_flags(
     values: flags.FlagValues, description: str, *required: str
 ) -> Callable[[Callable[[], int]], Callable[[Sequence[str]], int]]:
-    """Makes a command of a function: it is called when the flags are read.
+    """Turns a function into a command, called after the flags are parsed.
 
     Args:
         values: The flags; filled in.
-        description: Stands at the head of the help.
-        *required: Flags that have to be given.
+        description: The first lines of the help.
+        *required: Flags that must be given.
 
     Returns:
         A decorator. The command takes the command line without the program
-        and returns the exit code; it raises a `UserError` for what is not a
-        flag, or not a value of it.
+        and returns the exit code; it raises a `UserError` for an unknown flag
+        or an invalid value.
     """
 
     def decorate(function: Callable[[], int]) -> Callable[[Sequence[str]], int]:
@@ -81,7 +81,7 @@ def with_config(
 ) -> Callable[
     [Callable[[dict[str, str]], int]], Callable[[Sequence[str]], int]
 ]:
-    """Does as `with_flags`, for a function of the `--config` texts by field."""
+    """Is `with_flags` for a function that takes the `--config.FIELD` texts."""
 
     def decorate(
         function: Callable[[dict[str, str]], int],
@@ -102,7 +102,7 @@ def _read(
     required: Sequence[str],
     arguments: Sequence[str],
 ) -> dict[str, str] | None:
-    """Returns the `--config` texts; None where help was given."""
+    """Returns the `--config.FIELD` texts, or None after printing the help."""
     parsed = parse(values, arguments, description)
     if parsed is None:
         return None
@@ -115,19 +115,19 @@ def _read(
 def parse(
     values: flags.FlagValues, arguments: Sequence[str], description: str
 ) -> tuple[list[str], dict[str, str]] | None:
-    """Reads the command line.
+    """Parses the command line.
 
     Args:
         values: The flags; filled in.
         arguments: The command line without the program.
-        description: Stands at the head of the help.
+        description: The first lines of the help.
 
     Returns:
-        The positional arguments, and the `--config` texts by field; None
-        where help was asked for and given.
+        The positional arguments, and the `--config.FIELD` texts by field; None
+        after printing the help.
 
     Raises:
-        UserError: For what is not a flag, or not a value of it.
+        UserError: For an unknown flag or an invalid value.
     """
     values.unparse_flags()
     if {"--help", "-help", "-h"} & {*arguments}:
@@ -167,7 +167,7 @@ def _help(values: flags.FlagValues) -> str:
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
-    """Raises a `UserError` for flags that were not given."""
+    """Raises a `UserError` for missing flags."""
     missing = [f"--{name}" for name in names if values[name].value is None]
     if missing:
         raise errors.UserError(
@@ -197,16 +197,15 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 def guarded(
     main: Callable[[Sequence[str]], int], arguments: Sequence[str]
 ) -> int:
-    """Calls a command; what a user can mend becomes one line on stderr.
+    """Calls a command; a user's mistake becomes one line on stderr.
 
     Args:
         main: The command.
         arguments: The command line without the program.
 
     Returns:
-        The exit code: 2 for a user's mistake, 75 (EX_TEMPFAIL) where the
-        same command continues what was cut off from outside, 130 when
-        interrupted.
+        The exit code: 2 for a user's mistake, 75 (EX_TEMPFAIL) if the run was
+        cut off and the same command resumes it, 130 if interrupted.
     """
     try:
         return main(arguments)
@@ -214,8 +213,8 @@ def guarded(
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except errors.InterruptedRunError as error:
-        print(f"{error}; the same command continues.", file=sys.stderr)
+        print(f"{error}; run the same command to resume.", file=sys.stderr)
         return os.EX_TEMPFAIL
     except KeyboardInterrupt:
-        print("interrupted; the same command again continues.", file=sys.stderr)
+        print("interrupted; run the same command to resume.", file=sys.stderr)
         return 130

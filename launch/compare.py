@@ -1,10 +1,10 @@
-r"""Trains several methods with several seeds, then reports on them.
+r"""Trains several methods with several seeds and reports on them.
 
 python -m launch.compare --experiment=NAME --run_dir=DIR \
     --methods=A,B --seeds=0,1,2
 
-Started again, it does what is not done yet. Methods are recipes as in
-launch.train, separated by commas outside of brackets.
+Methods are recipes as in launch.train, separated by commas. Started again, it
+completes the unfinished runs and leaves the finished ones alone.
 """
 
 from absl import flags
@@ -18,11 +18,14 @@ from trainers.training import devices
 FLAGS = flags.FlagValues()
 run_flags.define(FLAGS)
 flags.DEFINE_string(
-    "methods", ",".join(comparison.METHODS), "What to compare.",
-    flag_values=FLAGS,
+    "methods", ",".join(comparison.METHODS),
+    "Methods to compare, separated by commas.", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
-    "seeds", "0,1,2", "Seeds, separated by commas.", flag_values=FLAGS
+    "seeds",
+    "0,1,2",
+    "Seeds of the runs, separated by commas.",
+    flag_values=FLAGS,
 )
 
 

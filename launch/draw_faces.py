@@ -2,12 +2,12 @@
 
 python -m launch.draw_faces --data_dir=DIR
 
-They are data for tests and for a first run:
+They serve for tests and a first run:
 
-python -m launch.train --experiment=celeba --config.dataset=drawn_faces
+python -m launch.train --experiment=celeba --config=drawn_faces
 --data_dir=DIR --method=graddrop --run_dir=RUN
 
-How each attribute is drawn is told in data/drawn_faces/README.md.
+data/drawn_faces/README.md explains how each attribute is drawn.
 """
 
 import pathlib
@@ -23,29 +23,29 @@ _DEFAULTS = builder.Contents()
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
     "data_dir", None,
-    "Required; where prepared data sets lie. The faces go to its folder "
-    "drawn_faces.",
+    "Required. The folder of the prepared data sets; the faces go to its "
+    "subfolder drawn_faces.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "num_train", _DEFAULTS.train, "Faces to train on.",
+    "num_train", _DEFAULTS.train, "Number of training faces.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "num_validation", _DEFAULTS.validation, "Faces to validate on.",
+    "num_validation", _DEFAULTS.validation, "Number of validation faces.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "num_test", _DEFAULTS.test, "Faces to test on.",
+    "num_test", _DEFAULTS.test, "Number of test faces.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "seed", _DEFAULTS.seed, "Decides the faces.",
+    "seed", _DEFAULTS.seed, "Seed of the faces.",
     lower_bound=0, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
     "grid", None,
-    "Also write a picture of the first fifty training faces to this PNG file.",
+    "Also draw the first fifty training faces into this PNG file.",
     flag_values=FLAGS,
 )  # fmt: skip
 

@@ -3,11 +3,10 @@
 python -m launch.evaluate --predictions=PRED --ground_truths=TRUTH
 python -m launch.evaluate --run_dir=RUN [--data_dir=DATA] [--draw=4]
 
-The first reads official `Objects` files (.bin) or files with the official op's
-arguments (.npz), and reports AP and APH by the official names of the
-breakdowns, as the official command-line tool does. The second reports what the
-last checkpoint of a run of --experiment=waymo finds. True boxes without lidar
-points are left out.
+The first form reads official `Objects` files (.bin) or files with the arguments
+of the official op (.npz). The second measures the last checkpoint of a run of
+--experiment=waymo. Both report AP and APH under the official names of the
+breakdowns. Ground-truth boxes without lidar points are left out.
 """
 
 import os
@@ -26,59 +25,66 @@ _OF_RUNS = ("data_dir", "split", "draw", "min_points")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "predictions", None, "A .bin or .npz file.", flag_values=FLAGS
+    "predictions",
+    None,
+    "The predicted boxes, a .bin or .npz file.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "ground_truths", None, "A .bin or .npz file.", flag_values=FLAGS
+    "ground_truths",
+    None,
+    "The ground-truth boxes, a .bin or .npz file.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "run_dir", None, "In place of files: a run directory.", flag_values=FLAGS
+    "run_dir", None, "A run directory, instead of files.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "data_dir", None, "For --run_dir: where prepared data sets lie.",
+    "data_dir", None, "For --run_dir: the folder of the prepared data sets.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
     "split", None,
-    "For --run_dir: the frames; by default those that the run reports.",
+    "For --run_dir: the split to measure; by default the run's own test split.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
     "draw", None,
-    "For --run_dir: also draw this many frames from above, into --plots or "
-    "the run directory's folder `pictures`.",
+    "For --run_dir: also draw this many frames in bird's eye view, into "
+    "--plots or the folder `pictures` of the run directory.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
     "min_points", None,
-    "For --run_dir: boxes with fewer points are LEVEL_2, all others LEVEL_1.",
+    "For --run_dir: boxes with fewer points count as LEVEL_2, all others as "
+    "LEVEL_1.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_float(
     "vehicle_iou", evaluation.OFFICIAL_VEHICLE_IOU,
-    "From which IoU on vehicles match.",
+    "The smallest IoU at which vehicles match.",
     lower_bound=0.0, upper_bound=1.0, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
     "box_type", "3d", boxes.BOX_TYPES,
-    "Whether boxes are compared in 3D or in bird's eye view.",
+    "Compares boxes in 3D, or in bird's eye view.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
     "ap_rule", "2022", average_precision.AP_RULES,
-    "How precision and recall become AP: as in the official op since February "
-    "2022, or as before, in the time of the published figures of 2020.",
+    "The rule that turns precision and recall into AP: that of the official op "
+    "since February 2022, or the older one of the numbers published in 2020.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "workers", os.cpu_count(), "How many threads share the frames.",
+    "workers", os.cpu_count(), "Number of threads.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
     "json", None, "Also write AP and APH to this file.", flag_values=FLAGS
 )
 flags.DEFINE_string(
-    "plots", None, "Also write plots of precision over recall to this folder.",
+    "plots", None, "Also plot precision over recall into this folder.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
@@ -89,7 +95,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "official_python", None,
     "A Python interpreter that can load the official op (TensorFlow 2.13 to "
-    "2.15); its numbers are shown beside ours.",
+    "2.15); shows its numbers next to those of this package.",
     flag_values=FLAGS,
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 python -m launch.prepare_kitti --kitti_dir=KITTI/training --data_dir=OUT
 
 KITTI/training holds the folders velodyne, label_2 and calib of KITTI's object
-detection benchmark. What it makes is trained on by
+detection benchmark. To train on the result:
 
 python -m launch.train --experiment=waymo --config.dataset=kitti_lidar
 --config.preset=kitti --config.evaluation_split='train[80%:]'
@@ -17,10 +17,16 @@ from launch import command
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "kitti_dir", None, "Required; the folder `training`.", flag_values=FLAGS
+    "kitti_dir",
+    None,
+    "Required. The folder `training` of KITTI.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_string(
-    "data_dir", None, "Required; takes the data set.", flag_values=FLAGS
+    "data_dir",
+    None,
+    "Required. The folder to write the data set to.",
+    flag_values=FLAGS,
 )
 
 

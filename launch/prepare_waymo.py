@@ -2,13 +2,13 @@
 
 python -m launch.prepare_waymo --train=DIR --validation=DIR --data_dir=OUT
 
-DIR is a folder of *.tfrecord files (v1), a folder of the Parquet tables'
-folders (v2), or a pattern such as '/data/training/segment-1*.tfrecord'. Every
-segment becomes a shard; started again, it does what is not done yet. What it
-made is read by tfds.builder_from_directory('OUT/waymo_lidar/1.0.0').
+DIR is a folder of *.tfrecord files (v1), a folder with a subfolder for each
+Parquet table (v2), or a pattern such as '/data/training/segment-1*.tfrecord'.
+Every segment becomes a shard. Started again, it converts the missing ones. Read
+the data set by tfds.builder_from_directory('OUT/waymo_lidar/1.0.0').
 
-It runs on Apache Beam where that is installed (pip install -e '.[beam]'), and
-on processes of this machine else.
+It runs on Apache Beam if that is installed (pip install -e '.[beam]'),
+otherwise in processes on this machine.
 """
 
 import functools
@@ -28,23 +28,26 @@ _SPLITS = ("train", "validation")
 FLAGS = flags.FlagValues()
 for _split in _SPLITS:
     flags.DEFINE_string(
-        _split, None, f"Where the {_split} segments are.", flag_values=FLAGS
+        _split, None, f"The {_split} segments, see above.", flag_values=FLAGS
     )
 flags.DEFINE_string(
-    "data_dir", None, "Required; takes the data set.", flag_values=FLAGS
+    "data_dir",
+    None,
+    "Required. The folder to write the data set to.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "processes", os.cpu_count(), "How many to use on this machine.",
+    "processes", os.cpu_count(), "Number of processes on this machine.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_boolean(
-    "skip_bad_segments", False, "Do without segments that cannot be read.",
+    "skip_bad_segments", False, "Skip segments that cannot be read.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
     "beam_runner", None,
-    "Apache Beam's runner, such as FlinkRunner; its workers have to find this "
-    "checkout and all files by the same paths.",
+    "Apache Beam's runner, such as FlinkRunner. Its workers need this checkout "
+    "and all files under the same paths.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_list(
@@ -94,7 +97,7 @@ def _download_config() -> tfds.download.DownloadConfig:
         from apache_beam.options import pipeline_options
     except ImportError as error:
         raise errors.UserError(
-            f"--beam_runner, --beam_options: they need Apache Beam ({error}); "
+            f"--beam_runner, --beam_options: need Apache Beam ({error}); "
             "run pip install -e '.[beam]', or leave them out."
         ) from error
     return tfds.download.DownloadConfig(

@@ -1,4 +1,4 @@
-"""Reports on all runs below a directory.
+"""Reports on all runs in a directory.
 
 python -m launch.report DIR
 

@@ -1,4 +1,4 @@
-"""The flags of the commands that carry out runs, and the runs they make."""
+"""Flags shared by the commands that execute runs, and the runs they make."""
 
 import dataclasses
 import pathlib
@@ -12,10 +12,10 @@ from trainers.training.devices import Devices
 
 
 def define(values: flags.FlagValues) -> None:
-    """Defines the flags that every command with runs has.
+    """Defines the flags shared by all commands that execute runs.
 
     Args:
-        values: Where to define them.
+        values: The flags of the command; extended.
     """
     experiments = registry.EXPERIMENTS
     defaults = "\n".join(
@@ -23,27 +23,30 @@ def define(values: flags.FlagValues) -> None:
         for name, experiment in experiments.items()
     )
     flags.DEFINE_string(
-        "experiment", None, f"Required; one of {', '.join(experiments)}.",
+        "experiment", None, f"Required. One of {', '.join(experiments)}.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
-        "run_dir", None, "Required; where everything goes.", flag_values=values
+        "run_dir",
+        None,
+        "Required. The directory to write everything to.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "data_dir", None,
-        "Where prepared data sets lie, for experiments that read some.",
+        "The folder of the prepared data sets, for experiments that read them.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
         "strategy", "auto",
-        "`one` device, all of them `mirrored`, or `auto`: mirrored where "
-        "there are several. With `multi_worker`, for launch.train alone, the "
-        "command is started once for each worker; TF_CONFIG or Slurm's "
-        "variables say which it is, and all see one --run_dir.",
+        "The devices: `one`, all of them (`mirrored`), or `auto`, which is "
+        "mirrored if there are several. `multi_worker`, for launch.train only: "
+        "start the command once on each worker; TF_CONFIG or Slurm's variables "
+        "identify it, and all workers share one --run_dir.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "logical_cpus", 1, "How many devices to make of the CPU.",
+        "logical_cpus", 1, "Number of devices to split the CPU into.",
         lower_bound=1, flag_values=values,
     )  # fmt: skip
     variants = "\n".join(
@@ -75,7 +78,7 @@ def find_experiment(values: flags.FlagValues) -> experiment.Experiment:
     """Returns the experiment of `--experiment`.
 
     Raises:
-        UserError: If there is none of that name.
+        UserError: If no experiment has that name.
     """
     return experiment.find(registry.EXPERIMENTS, values["experiment"].value)
 
@@ -120,7 +123,7 @@ def make_run(
         method: A recipe.
 
     Raises:
-        UserError: If a flag has no meaning.
+        UserError: If a flag has an invalid value.
     """
     chosen = find_experiment(values)
     return experiment.Run(

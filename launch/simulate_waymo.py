@@ -2,8 +2,8 @@
 
 python -m launch.simulate_waymo --out=DIR [--segments=4] [--frames=20]
 
-They go all the way from raw segments to a trained detector where the data set
-itself is not to be had. Started again, it writes what is not there yet.
+Use them to run everything from raw segments to a trained detector without
+access to the data set. Started again, it writes the missing segments.
 """
 
 import functools
@@ -20,29 +20,35 @@ _DEFAULTS = Settings()
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "out", None, "Required; takes the segments.", flag_values=FLAGS
+    "out",
+    None,
+    "Required. The folder to write the segments to.",
+    flag_values=FLAGS,
 )
 flags.DEFINE_integer(
-    "segments", 4, "How many.", lower_bound=1, flag_values=FLAGS
+    "segments", 4, "Number of segments.", lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "frames", _DEFAULTS.num_frames, "Frames of a segment, ten a second.",
+    "frames", _DEFAULTS.num_frames, "Frames in a segment, ten per second.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "seed", 0, "Decides what is drawn.", lower_bound=0, flag_values=FLAGS
+    "seed", 0, "Seed of the drives.", lower_bound=0, flag_values=FLAGS
 )
 flags.DEFINE_enum(
     "sensors", _DEFAULTS.sensors, sorted(sensors.SENSORS),
-    "Lidars with as many beams as Waymo's, or few.", flag_values=FLAGS,
+    "Lidars with as many beams as Waymo's, or `small` ones with few.",
+    flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_float(
-    "extent", _DEFAULTS.extent, "Metres up to which there is something to see.",
+    "extent", _DEFAULTS.extent,
+    "Distance in metres up to which the scene has objects.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_float(
     "occupancy", _DEFAULTS.occupancy,
-    "The share of places on the road that have a vehicle.", flag_values=FLAGS,
+    "Share of the places on the road that hold a vehicle, from 0 to 1.",
+    flag_values=FLAGS,
 )  # fmt: skip
 
 

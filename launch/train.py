@@ -1,12 +1,12 @@
-"""Trains one method in one experiment; started again, it resumes.
+"""Trains one method in one experiment, or resumes its training.
 
 python -m launch.train --experiment=NAME --method=RECIPE --run_dir=DIR
 
-A recipe is one or several methods joined by +, for example baseline,
+A recipe is a method, or several joined by +, for example baseline,
 graddrop(k=0.25), gradnorm(alpha=1.5)+graddrop or clip(1.0)+pcgrad.
 
-After SIGTERM it saves at the next step and exits with code 75 (EX_TEMPFAIL),
-as it does when another worker is gone: a scheduler may start it again.
+After SIGTERM it saves at the next step and exits with code 75 (EX_TEMPFAIL), as
+it does when another worker is lost. The same command resumes the run.
 """
 
 import sys
@@ -20,10 +20,11 @@ from trainers.training.progress import Progress
 FLAGS = flags.FlagValues()
 run_flags.define(FLAGS)
 flags.DEFINE_string(
-    "method", None, "Required; a recipe, see above.", flag_values=FLAGS
+    "method", None, "Required. A recipe, see above.", flag_values=FLAGS
 )
 flags.DEFINE_integer(
-    "seed", 0, "Decides weights, order of the data and draws.",
+    "seed", 0,
+    "Seed of the weights, the order of the data and the methods' draws.",
     lower_bound=0, flag_values=FLAGS,
 )  # fmt: skip
 

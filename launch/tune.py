@@ -1,18 +1,18 @@
-r"""Searches for the best values of a config and of a method's arguments.
+r"""Searches for the best config values and method arguments.
 
 python -m launch.tune --experiment=NAME --method=RECIPE --run_dir=DIR \
     --config.FIELD=RANGE
 
-A range stands where launch.train takes a value: uniform(LOW, HIGH),
+A range replaces a value of launch.train: uniform(LOW, HIGH),
 log_uniform(LOW, HIGH), integer(LOW, HIGH) or choice(VALUE, VALUE, ...), as in
---method="graddrop(k=uniform(0, 2))". What has neither value nor range is
-searched in the range declared for it, if there is one, see below.
+--method="graddrop(k=uniform(0, 2))". Values and arguments that are not given
+are searched in their declared range, if they have one; see --method.
 
-Every trial is a run of launch.train below DIR. Started again, the search goes
-on; at its end it prints all trials and the command that repeats the best.
-Several processes share it through keras-tuner's KERASTUNER_TUNER_ID,
-KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; launch/cluster/tune.sh starts
-some on one machine.
+Every trial is a run of launch.train in a folder of DIR. Started again, the
+search continues. At its end it prints all trials and the command that repeats
+the best one. Several processes share a search through keras-tuner's variables
+KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT;
+launch/cluster/tune.sh starts several on one machine.
 """
 
 import math
@@ -29,24 +29,24 @@ FLAGS = flags.FlagValues()
 run_flags.define(FLAGS)
 flags.DEFINE_string(
     "method", None,
-    "Required; a recipe, with or without ranges. Declared ranges:\n"
+    "Required. A recipe, with or without ranges. Declared ranges:\n"
     + space.describe(registry.EXPERIMENTS),
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
     "tuner", tuning.TUNERS[0], tuning.TUNERS,
-    "How trials are chosen. hyperband decides after few steps which are worth "
-    "more, up to --config.steps.",
+    "The search algorithm. hyperband starts many short trials and continues "
+    "only the best of them, up to --config.steps.",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
     "num_trials", None,
-    f"How many trials; {tuning.NUM_TRIALS} where nothing is said. More may be "
-    "asked for later. Not for hyperband, which counts its own.",
+    f"Number of trials, {tuning.NUM_TRIALS} by default. A larger number "
+    "continues a finished search. Not for hyperband, which sets its own.",
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "seed", 0, "Decides the trials, and is the seed of each of them.",
+    "seed", 0, "Seed of the search and of each trial.",
     lower_bound=0, flag_values=FLAGS,
 )  # fmt: skip
 

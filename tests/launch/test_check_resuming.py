@@ -30,7 +30,7 @@ def test_a_run_with_dropout_survives_two_kills(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     kills = [line for line in lines if "newest checkpoint of step" in line]
     assert [line[:5] for line in kills] == ["[1/2]", "[2/2]"]
-    assert lines[-1] == "2 kills: nothing is lost, bit for bit the same."
+    assert lines[-1] == "2 kills: nothing lost, bit for bit the same."
 
     # What the verdict is of: damage to any of it would have been seen.
     whole, killed = directory / "undisturbed", directory / "killed-1"
