@@ -166,7 +166,7 @@ def test_help(capsys):
     assert printed.startswith(tune.__doc__.splitlines()[0])
     printed = " ".join(printed.split())
     assert "(default: 'random')" in printed
-    assert f"{search.NUM_TRIALS} where nothing is said" in printed
+    assert f"Number of trials, {search.NUM_TRIALS} by default." in printed
     declared = digits.Digits.search_space["learning_rate"]
     assert f"digits: learning_rate={declared}" in printed
     for name in space.method_ranges():
