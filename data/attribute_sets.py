@@ -92,7 +92,7 @@ class AttributeSet:
         self._set.check(split)
 
     def check_shape(self, shape: Shape) -> None:
-        """Raises a `prepared.DataError` if nothing can be cut out so large."""
+        """Raises a `prepared.DataError` if images are smaller than the crop."""
         sides = [side for side in self._size[:2] if side is not None]
         if sides and shape.crop > min(sides):
             raise prepared.DataError(
@@ -103,7 +103,7 @@ class AttributeSet:
     def training_batches(
         self, split: str, shape: Shape, reading: streams.Reading
     ) -> tf.data.Dataset:
-        """Makes the endless stream of training batches.
+        """Returns the endless stream of training batches.
 
         Args:
             split: What to read, such as `train`.
@@ -120,7 +120,7 @@ class AttributeSet:
     def test_batches(
         self, split: str, shape: Shape, *, batch_size: int
     ) -> tf.data.Dataset:
-        """Makes one pass over a split, in batches as `training_batches` does.
+        """Returns one pass over a split, in batches like those of training.
 
         The last batch may be smaller.
         """

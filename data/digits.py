@@ -56,7 +56,7 @@ def split_scans(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def overlap(
     upper_left: np.ndarray, lower_right: np.ndarray, canvas: int
 ) -> np.ndarray:
-    """Lays two batches of scans over each other.
+    """Overlaps two batches of scans.
 
     Args:
         upper_left: The scans for the upper left corner, `[n, 8, 8]`.
@@ -110,7 +110,7 @@ def draw_pairs(
 def training_batches(
     reading: streams.Reading, *, num_pairs: int, canvas: int, split_seed: int
 ) -> tf.data.Dataset:
-    """Makes the endless stream of training batches, a function of the seed.
+    """Returns the endless stream of training batches, a function of the seed.
 
     Args:
         reading: Which batches; all are full.
@@ -136,7 +136,7 @@ def training_batches(
 def test_batches(
     *, batch_size: int, num_pairs: int, canvas: int, split_seed: int
 ) -> tf.data.Dataset:
-    """Makes one pass over the test pairs.
+    """Returns one pass over the test pairs.
 
     Args:
         batch_size: Examples in a batch; the last batch may be smaller.

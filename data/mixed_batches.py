@@ -45,7 +45,7 @@ class ImageSet:
 
     @property
     def num_classes(self) -> int:
-        """How many labels there are."""
+        """The number of labels."""
         return self.prepared.features["label"].num_classes
 
     def check(self) -> None:
@@ -72,19 +72,19 @@ class ImageSet:
         return tf.ensure_shape(image, self.image_shape), example["label"]
 
     def training_batches(self, reading: streams.Reading) -> tf.data.Dataset:
-        """Makes the endless stream of a worker's part of each batch."""
+        """Returns the endless stream of a worker's part of each batch."""
         records = self.prepared.endless_records(
             self.training_split, reading, self._shuffle_buffer()
         )
         return self._batches(records, reading.share, drop_remainder=True)
 
     def test_batches(self, batch_size: int) -> tf.data.Dataset:
-        """Makes one pass over the test split; the last batch may be smaller."""
+        """Returns one pass over the test split; the last batch may be small."""
         records = self.prepared.records(self.evaluation_split)
         return self._batches(records, batch_size, drop_remainder=False)
 
     def no_examples(self) -> tf.data.Dataset:
-        """Makes one batch with nothing in it."""
+        """Returns an empty batch."""
         labels = tf.zeros([0], self.prepared.features["label"].tf_dtype)
         images = tf.zeros([0, *self.image_shape])
         return tf.data.Dataset.from_tensors((images, labels))
@@ -103,7 +103,7 @@ class ImageSet:
         )
 
     def _shuffle_buffer(self) -> int:
-        """Returns how many records fit the memory that they may take."""
+        """Returns how many records fit the memory of the shuffle buffer."""
         info = self.prepared.builder.info
         average = info.dataset_size / info.splits.total_num_examples
         return int(_SHUFFLED_BYTES / max(average, 1))
@@ -159,7 +159,7 @@ def training_batches(
     batch_sizes: Mapping[str, int],
     reading: streams.Reading,
 ) -> tf.data.Dataset:
-    """Makes the endless stream of mixed batches.
+    """Returns the endless stream of mixed batches.
 
     The stream is a function of the seed, and so is each of its parts: what
     the source is does not change the order of the target.
@@ -175,7 +175,7 @@ def training_batches(
         `[batch_size, height, width, channels]` in [0, 1), and integers
         `[batch_size]`. All are full.
     """
-    # A set that is target and source at once has two orders.
+    # A data set that is both target and source is read in two orders.
     seeds = {TARGET: 2 * reading.seed, SOURCE: 2 * reading.seed + 1}
     parts = {
         name: images.training_batches(
@@ -191,7 +191,7 @@ def training_batches(
 def test_batches(
     sets: Mapping[str, ImageSet], batch_size: int
 ) -> tf.data.Dataset:
-    """Makes one pass over the target's test images.
+    """Returns one pass over the target's test images.
 
     Beside them come the source's, as many of them as there are: where they
     end before, the rest of the batches holds none.
@@ -224,7 +224,7 @@ def _mixed(parts: Mapping[str, tf.data.Dataset]) -> tf.data.Dataset:
 
 
 def _open(name: str, data_dir: str | None) -> prepared.PreparedSet:
-    """Opens a set and looks whether it is of images with labels."""
+    """Opens a data set and checks that it has images with labels."""
     opened = prepared.open_set(name, data_dir)
     wanted = {
         "image": tfds.features.Image,
@@ -247,7 +247,7 @@ def _open_source(
     shape: tuple[int, int, int],
     data_dir: str | None,
 ) -> ImageSet:
-    """Opens a source and looks whether its images fit the target's."""
+    """Opens a source and checks that its images fit the target's."""
     opened = _open(name, data_dir)
     found = _image_shape(opened)
     if any(a not in (None, b) for a, b in zip(found, shape, strict=True)):

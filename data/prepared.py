@@ -45,7 +45,7 @@ class PreparedSet:
         """Counts the examples of a split, such as `train[:80%]`.
 
         Raises:
-            DataError: If there is no such split, or nothing in it.
+            DataError: If the split is missing or empty.
         """
         return sum(part.take for part in self._parts(split))
 
@@ -62,7 +62,7 @@ class PreparedSet:
             Serialized examples, for `parse`.
 
         Raises:
-            DataError: If there is no such split.
+            DataError: If the split is missing.
         """
         parts = self._parts(split)
         columns = (
@@ -82,7 +82,7 @@ class PreparedSet:
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        # A file that was cut between two records would go unnoticed.
+        # A file truncated between two records can be read without an error.
         return records.apply(
             tf.data.experimental.assert_cardinality(
                 sum(part.take for part in parts)
@@ -92,7 +92,7 @@ class PreparedSet:
     def endless_records(
         self, split: str, reading: streams.Reading, shuffle_buffer: int
     ) -> tf.data.Dataset:
-        """Makes the endless stream of a worker's records; see `streams`.
+        """Returns the endless stream of a worker's records; see `streams`.
 
         Args:
             split: Such as `train` or `train[:80%]`.
@@ -103,7 +103,7 @@ class PreparedSet:
             Serialized examples, for `parse`.
 
         Raises:
-            DataError: If there is no such split, or nothing in it.
+            DataError: If the split is missing or empty.
         """
         return streams.endless(
             lambda order: self.records(split, order),
@@ -177,7 +177,7 @@ class PreparedSet:
 def open_set(
     name: str, data_dir: str | None = None, prepared_by: str | None = None
 ) -> PreparedSet:
-    """Opens a data set, which is downloaded and prepared if it is not there.
+    """Opens a data set, downloading and preparing it if necessary.
 
     Args:
         name: As TensorFlow Datasets has it: `celeb_a`, or with a config
@@ -229,7 +229,7 @@ def write(
     data_dir: str | os.PathLike,
     **arguments: Any,
 ) -> tfds.core.DatasetBuilder:
-    """Writes a data set of our own making, unless it is there.
+    """Writes a generated data set, unless it exists.
 
     Args:
         kind: The builder, which downloads nothing.
@@ -246,7 +246,7 @@ def write(
     directory = root / kind.name / str(kind.VERSION)
     try:
         builder = kind(data_dir=root, **arguments)
-        # A builder speaks of a download, and wants a folder for it.
+        # A builder prints of a download, and needs a folder for it.
         with (
             tempfile.TemporaryDirectory() as nowhere,
             contextlib.redirect_stdout(None),
@@ -271,7 +271,7 @@ def _prepare(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
         builder = tfds.builder(name, data_dir=root)
         builder.download_and_prepare()
     except Exception as error:
-        # Downloading fails in as many ways as there are hosts.
+        # Every host fails in its own way.
         raise DataError(
             f"{name} is not prepared in {root} and could not be downloaded "
             f"({type(error).__name__}: {_first_line(error)}); give the data "

@@ -1,4 +1,4 @@
-"""Endless streams that can be taken up at any step, by any number of workers.
+"""Endless streams that can be resumed at any step, by any number of workers.
 
 The stream is a function of the seed: the records of step `n` are the same
 whether or not those before were read in the same process, and however many
@@ -25,7 +25,7 @@ class Shard:
     count: int = 1
 
     def __post_init__(self):
-        """Checks that the worker is among them."""
+        """Checks that the index is below the count."""
         if not 0 <= self.index < self.count:
             raise ValueError(
                 f"Worker {self.index} is not one of {self.count}; expected "
@@ -125,5 +125,5 @@ def _shuffle(block: tf.Tensor, seed: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
 
 
 def permutation(count: tf.Tensor | int, seed: tf.Tensor) -> tf.Tensor:
-    """Draws an order of `count` things, a function of the seed `[2]` alone."""
+    """Draws a permutation of `count` items from the seed `[2]` alone."""
     return tf.argsort(tf.random.stateless_uniform([count], seed), stable=True)

@@ -10,7 +10,7 @@ def check_count(name: str, value) -> None:
     """Checks that a value is a positive integer.
 
     Raises:
-        ValueError: Where it is not.
+        ValueError: If it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(

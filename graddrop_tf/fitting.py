@@ -18,7 +18,7 @@ from graddrop_tf import replicas
 
 
 def train_on_replicas(model: keras.Model) -> keras.Model:
-    """Lets `fit` and `evaluate` of any Keras model work on any replicas.
+    """Makes `fit` and `evaluate` of a Keras model correct on all replicas.
 
     A `gd.MultiLossModel` has it already. For another model call it once,
     before `fit`; it also attends to the optimizer of `compile`.
@@ -143,7 +143,7 @@ def _execution(model: keras.Model, step):
 
 
 def _take(iterator, count: int) -> tuple:
-    """Takes up to `count` batches; at the end of the data, what is left."""
+    """Returns up to `count` batches, fewer at the end of the data."""
     batches = []
     for _ in range(count):
         try:
@@ -218,7 +218,7 @@ def _accumulate(optimizer, grads, variables) -> None:
     def add(grads):
         optimizer._backend_increment_gradient_accumulators(grads, sums)
 
-    # A replica may not reduce inside of a condition of its own.
+    # Replicas cannot communicate inside a conditional.
     def on_all_replicas(strategy, grads):
         def finish():
             strategy.extended.call_for_each_replica(update, args=(grads,))

@@ -23,7 +23,7 @@ def as_list(gradients) -> list[tf.Tensor]:
     """Turns a stack `[T, ...]` or a sequence into a list of T tensors.
 
     Raises:
-        ValueError: Where there is no gradient, or the number is not static.
+        ValueError: If there are no gradients, or their number is not static.
     """
     if not isinstance(gradients, (list, tuple)):
         gradients = tf.convert_to_tensor(gradients)
@@ -49,7 +49,7 @@ def accumulation_dtype(dtype: tf.DType) -> tf.DType:
 def _power_of_two(value: tf.Tensor) -> tf.Tensor:
     """Rounds down to a power of two, by which a division is exact.
 
-    Gives 1 where the value is not positive, and infinity where not finite.
+    Returns 1 if the value is not positive, infinity if it is not finite.
     """
     if value.dtype == tf.float64:
         integer, exponent = tf.int64, 0x7FF0000000000000
@@ -109,7 +109,7 @@ class Rows:
         """Writes gradients into a matrix."""
         rows = tf.reshape(tf.stack(gradients), [len(gradients), -1])
         rows = tf.cast(rows, accumulation_dtype(rows.dtype))
-        # No copy of the matrix: neither abs nor a division of its own.
+        # Without a copy of the matrix, as `abs` or a division would make.
         largest = tf.maximum(
             tf.reduce_max(rows, axis=1), -tf.reduce_min(rows, axis=1)
         )

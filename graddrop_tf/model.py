@@ -163,7 +163,7 @@ class MultiLossModel(keras.Model):
             )
 
     def compile_from_config(self, config):
-        """Compiles a loaded model as it was saved."""
+        """Compiles a loaded model with its saved arguments."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 

@@ -40,7 +40,7 @@ class Shared:
 
 @dataclasses.dataclass(frozen=True)
 class Separated:
-    """A tensor for each loss, each with examples of its own.
+    """A tensor for each loss, with different examples in each.
 
     Attributes:
         activations: A_1 ... A_T.
@@ -72,7 +72,7 @@ class Separated:
         """Returns the gradient of loss `index`, dense.
 
         Raises:
-            ValueError: If the loss depends on the activations of another.
+            ValueError: If the loss depends on the activations of another loss.
         """
         others = [
             i for i, g in enumerate(gradients) if g is not None and i != index

@@ -13,8 +13,8 @@ import threading
 
 import tensorflow as tf
 
-# MirroredStrategy traces each replica in a thread of its own and switches
-# between them at every collective.
+# MirroredStrategy traces each replica in its own thread and switches between
+# them at every collective.
 _THREAD = threading.local()
 
 
@@ -27,7 +27,7 @@ class _Scope:
 
 @contextlib.contextmanager
 def drawing(step: tf.Tensor, lane: tuple[tf.Tensor, int] | None = None):
-    """Gives the draws inside their place in the random stream.
+    """Sets the position of the draws inside in the random stream.
 
     Args:
         step: Integer scalar. Another step, other draws.
@@ -76,7 +76,7 @@ def bits(shape, seed: int, lane=None) -> tf.Tensor:
     lane = scope.lane or lane
     key = tf.stack(
         [
-            # One method may draw twice in a step, two may share a seed.
+            # A method may draw twice in a step; two methods may share a seed.
             tf.constant(seed + (scope.num_draws << 32), tf.int64),
             tf.cast(scope.step, tf.int64),
         ]

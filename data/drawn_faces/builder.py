@@ -47,7 +47,7 @@ class Contents:
     seed: int = 0
 
     def __post_init__(self):
-        """Refuses what cannot be drawn."""
+        """Validates the fields."""
         for split in examples.SPLITS:
             if getattr(self, split) < 1:
                 raise prepared.DataError(
@@ -60,7 +60,7 @@ class Contents:
             )
 
     def __str__(self) -> str:
-        """Describes the data set to people."""
+        """Returns a description for a message."""
         return (
             f"{self.train:,} train, {self.validation:,} validation, "
             f"{self.test:,} test faces of seed {self.seed}"
@@ -119,7 +119,7 @@ class DrawnFaces(tfds.core.GeneratorBasedBuilder):
 def prepare(
     data_dir: str | os.PathLike, contents: Contents | None = None
 ) -> pathlib.Path:
-    """Draws a data set, unless it is there already.
+    """Draws a data set, unless it exists.
 
     Args:
         data_dir: Where prepared data sets lie.

@@ -1,4 +1,4 @@
-"""Antialiased shapes on an image, in units and axes of one's own."""
+"""Antialiased shapes on an image, in units and axes of the caller's choice."""
 
 import dataclasses
 import functools
@@ -60,7 +60,7 @@ def shape(text: str) -> np.ndarray:
 
 
 def curve(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Makes points of their coordinates."""
+    """Joins coordinates to points."""
     return np.array([x, y]).T
 
 

@@ -60,7 +60,7 @@ def draw_face(
         scale=0.96 + 0.04 * normal["scale"],
         angle=0.06 * normal["tilt"],
     )
-    # Turning the head moves what stands out of it.
+    # Turning the head moves the parts that stand out.
     features = head.moved(2.0 * normal["turn"])
     nose = head.moved(3.5 * normal["turn"])
     hair.paint_hair_behind(head, face)

@@ -1,4 +1,4 @@
-"""What a face is before it is painted: attributes, colours, proportions."""
+"""A face before it is painted: attributes, colours, proportions."""
 
 import dataclasses
 import functools
@@ -74,7 +74,7 @@ class Face:
     def draw(
         cls, attributes: Mapping[str, bool], generator: np.random.Generator
     ) -> "Face":
-        """Draws all that the attributes leave open.
+        """Draws the properties that the attributes leave open.
 
         Args:
             attributes: A bool for each name of `attributes.NAMES`.

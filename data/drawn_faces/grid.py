@@ -1,4 +1,4 @@
-"""A picture of many drawn faces, and of what they show."""
+"""A picture of many drawn faces with their rarest attributes."""
 
 import collections
 import io
@@ -53,7 +53,7 @@ def draw_grid(seed: int) -> bytes:
 def rarest(
     faces: Sequence[Mapping[str, bool]], num_names: int
 ) -> list[list[str]]:
-    """Names what is most special about each of some faces.
+    """Names the rarest attribute of each face.
 
     Args:
         faces: Their attributes.

@@ -147,7 +147,7 @@ class Combiner(Configurable, keras.layers.Layer):
     def set_losses(
         self, num_losses: int, names: Sequence[str] | None = None
     ) -> None:
-        """Tells the method its losses, before the first step.
+        """Sets the number and names of the losses, before the first step.
 
         Raises:
             ValueError: Where the number is not the one it was made for.
@@ -178,7 +178,7 @@ class Combiner(Configurable, keras.layers.Layer):
         return step
 
     def call(self, inputs, training=False):
-        """Gives each loss its branch of the activations."""
+        """Returns a branch of the activations for each loss."""
         num_losses = self._count(inputs)
         separate = places.of(inputs).separate
         if not training:

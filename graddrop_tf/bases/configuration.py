@@ -29,7 +29,7 @@ class Configurable:
         bound = inspect.signature(cls).bind(*args, **kwargs)
         arguments = dict(bound.arguments)
         arguments.update(arguments.pop("kwargs", {}))
-        # Keras tracks what is set on a layer; this is no state of its own.
+        # Past Keras, which would track the recorded arguments as state.
         object.__setattr__(
             instance, "_configuration", Configuration(cls, arguments)
         )

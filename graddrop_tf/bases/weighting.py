@@ -24,7 +24,7 @@ class Weighting(Configurable, keras.layers.Layer):
         **kwargs: `name`, `dtype`.
 
     Raises:
-        ValueError: Where the number of losses changes.
+        ValueError: If the number of losses changes.
 
     Example:
         >>> @keras.saving.register_keras_serializable()
@@ -69,7 +69,7 @@ class Weighting(Configurable, keras.layers.Layer):
         """Creates the variables for T losses.
 
         Raises:
-            ValueError: Where there are variables for another number.
+            ValueError: If variables exist for another number of losses.
         """
         if self.num_losses is not None:
             if num_losses != self.num_losses:
@@ -114,7 +114,7 @@ class Weighting(Configurable, keras.layers.Layer):
             variable.assign(tf.where(finite, after[name], state[name]))
 
     def get_build_config(self):
-        """Returns what rebuilds the variables of a saved model."""
+        """Returns the number of losses, to rebuild the variables."""
         return {"num_losses": self.num_losses}
 
     def build_from_config(self, config):

@@ -5,7 +5,7 @@ from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.pcgrad import PCGrad
 
-# A new method is one file beside this one and one line here.
+# A new method is one file in this folder and one line here.
 METHODS = {
     "graddrop": GradDrop,
     "random_graddrop": RandomGradDrop,

@@ -78,7 +78,7 @@ class GradientMonitor(keras.callbacks.Callback):
             `gd.GradDrop()` by default.
         path: A CSV file, with the number of training steps in its first
             column. When training resumes, the rows after the restored step
-            are dropped, and the file ends as if training had never stopped.
+            are dropped, and the file ends like that of an uninterrupted run.
         log_dir: A directory for TensorBoard.
 
     Raises:
@@ -111,8 +111,8 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         self._batches = Batches(data)
         self._every_steps = every_steps
-        # A seed and a name: a draw from Python's generator and a count of layer
-        # names would change the models that are made after the monitor.
+        # Without a seed and a name it would draw from Python's generator and
+        # count a layer name, and change the models made after the monitor.
         self._graddrop = graddrop or GradDrop(seed=0, name="hypothetical")
         self._path = None if path is None else pathlib.Path(path)
         self._log_dir = log_dir
@@ -120,7 +120,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Prepares the measurement of this model."""
-        # Keras makes a new train function where a model is compiled again.
+        # Compiling a model again makes a new train function.
         key = (self.model, self.model.train_function)
         if self._measured != key:
             self._measure = self._make_measure()
@@ -191,7 +191,7 @@ class GradientMonitor(keras.callbacks.Callback):
             values = [(v, v.value) for v in model.trainable_variables]
             with keras.StatelessScope(values, collect_losses=True):
                 scale = model.optimizer.scale_loss(tf.ones([]))
-                # The losses may come divided by the number of replicas.
+                # The losses may be divided by the number of replicas.
                 factor = replicas.unscale_loss(scale)
                 places = probe.places(x, y, sample_weight, factor)
                 return {

@@ -132,7 +132,7 @@ class _LayerProbe(Probe):
             self._nums_losses.append(len(branches))
             return branches
 
-        # A clone of a compiled model would come with an optimizer of its own.
+        # A clone of a compiled model would bring a second optimizer.
         plain = keras.Model(model.input, model.output, name=model.name)
         return keras.models.clone_model(
             plain, clone_function=share, call_function=call

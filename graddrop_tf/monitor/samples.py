@@ -29,7 +29,7 @@ class Batches:
         self._rest = None
 
     def restart(self) -> None:
-        """Lets the next number be lower than the last one."""
+        """Starts over, so that the next number may be lower."""
         self._rest = None
 
     def get(self, number: int):

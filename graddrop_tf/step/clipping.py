@@ -33,7 +33,7 @@ def clip_by_global_norm(
         return list(grads)
     norm = tf.sqrt(tf.reduce_sum(linalg.squared_norms(dense)))
     factor = clipnorm / tf.maximum(norm, clipnorm)
-    # The maximum may swallow a NaN.
+    # The maximum may drop a NaN.
     factor = tf.where(tf.math.is_finite(norm), factor, norm - norm)
     return [None if g is None else _times(g, factor) for g in grads]
 
@@ -61,7 +61,7 @@ def clip_after_reduction(
         global_clipnorm: Norm above 0; None takes the clipping away.
 
     Raises:
-        ValueError: Where the norm is no number above 0.
+        ValueError: If the norm is not a number above 0.
 
     Example:
         >>> optimizer = keras.optimizers.Adam()

@@ -98,7 +98,7 @@ class PerLossCompileLoss(CompileLoss):
         return recording
 
     def _by_examples(self, update_state):
-        # Keras weights the mean of a loss by the static batch size, if any.
+        # Keras weights the mean of a loss by the static batch size, if known.
         def update(value, sample_weight=None):
             return update_state(value, self._recorded.num_examples)
 

@@ -135,7 +135,7 @@ def forward(
     """
 
     def record():
-        # A persistent tape would be slow over a recurrent trunk.
+        # A persistent tape is slow over a recurrent trunk.
         with tf.GradientTape() as trunk_tape:
             activations = trunk(x, training=True)
             trunk_terms = _added_losses(trunk)

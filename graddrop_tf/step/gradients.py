@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from graddrop_tf import places
 
-# Rows of one product in a batched backward pass. On the CPUs measured, products
-# of 320 rows with a wide matrix run at half the rate of four of 80.
+# Rows of one product in a batched backward pass. On the CPUs measured, one
+# product of 320 rows with a wide matrix takes twice as long as four of 80.
 _CPU_ROWS = 80
 _USUAL_BATCH_SIZE = 8
 
-# T losses: a list of scalars, each with a graph of its own, or a tensor [T].
+# T losses: a list of scalars, or a tensor [T].
 Losses = Sequence[tf.Tensor] | tf.Tensor
 
 

@@ -34,7 +34,7 @@ class Penalty:
     tape: tf.GradientTape
 
     def gradients(self, variables, scale: tf.Tensor):
-        """Returns its gradients times `scale`, None where there is none."""
+        """Returns its gradients times `scale`, None for unrelated variables."""
         return self.tape.gradient(self.value, variables, output_gradients=scale)
 
 

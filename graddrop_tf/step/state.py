@@ -58,7 +58,7 @@ class RecipeState(keras.layers.Layer):
     def set_losses(
         self, num_losses: int, names: Sequence[str] | None = None
     ) -> None:
-        """Tells the methods their losses and creates their variables.
+        """Sets the losses of the methods and creates their variables.
 
         Raises:
             ValueError: If a method does not fit them.

@@ -141,7 +141,7 @@ class VectorLoss(keras.losses.Loss):
                 f"{values.shape[1]} losses, of shape {values.shape}."
             )
         if mask is not None:
-            # Keras: the mean is over what the mask keeps.
+            # As in Keras: the mean over the positions that the mask keeps.
             mask = tf.cast(_per_example(mask, "mask"), values.dtype)
             mask = tf.broadcast_to(mask, tf.shape(values))
             values *= mask * tf.math.divide_no_nan(
@@ -157,7 +157,7 @@ class VectorLoss(keras.losses.Loss):
                     f"{values.shape}."
                 )
             values *= weight
-        # A replica may have none of the last examples.
+        # At the end of the data a replica may have no examples.
         count = tf.cast(tf.maximum(tf.shape(values)[0], 1), values.dtype)
         return replicas.scale_loss(tf.reduce_sum(values, axis=0) / count)
 

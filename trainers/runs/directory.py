@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from trainers import config as config_lib
@@ -55,14 +56,21 @@ def read(directory: pathlib.Path, run: Run | None = None) -> Record | None:
             f"{', '.join(missing)}; it is not of a run. Give another "
             "directory."
         )
-    if run is not None and identity != identify(run):
-        changes = config_lib.difference(identity, identify(run))
+    if run is not None and (changes := _changes(identity, run)):
         raise errors.UserError(
             f"{directory} holds another run ({'; '.join(changes)}: there / "
             "asked for); give another directory or remove this one."
         )
     results = files.read_json(directory / RESULTS_NAME)
     return Record(directory, identity, results)
+
+
+def _changes(identity: Mapping[str, Any], run: Run) -> list[str]:
+    """Lists the differences; a field newer than the file has its default."""
+    config = identity["config"]
+    if isinstance(config, Mapping):
+        config = {**dataclasses.asdict(run.experiment.defaults), **config}
+    return config_lib.difference({**identity, "config": config}, identify(run))
 
 
 def describe(record: Record) -> str:

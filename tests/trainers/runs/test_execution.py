@@ -78,6 +78,19 @@ def test_another_run_in_the_directory_is_refused(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_older_than_a_field_goes_on_with_its_default(tmp_path):
+    run = small_runs.small_run("toy", tmp_path / "run")
+    record = small_runs.finish(run)
+    path = run.directory / "config.json"
+    identity = json.loads(path.read_text())
+    del identity["config"]["start_range"]
+    path.write_text(json.dumps(identity))
+    assert small_runs.finish(run).results == record.results
+    other = small_runs.small_config("toy", start_range=1.0)
+    with pytest.raises(errors.UserError, match="start_range: 10.0 / 1.0"):
+        small_runs.finish(dataclasses.replace(run, config=other))
+
+
 def test_a_directory_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(errors.UserError, match="holds other files"):
@@ -85,10 +98,19 @@ def test_a_directory_with_other_files_is_refused(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"seed": 0}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"seed": 0}',
+        '{"experiment": "toy", "method": "baseline", "seed": 0, "config": 1}',
+    ],
+)
 def test_a_damaged_config_is_refused(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(errors.UserError, match=r"config\.json"):
+    with pytest.raises(errors.UserError, match="config"):
         small_runs.finish(small_runs.small_run("toy", tmp_path))
 
 
