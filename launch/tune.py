@@ -21,8 +21,8 @@ from absl import flags
 
 from launch import command, run_flags
 from trainers.experiments import registry
+from trainers.search import oracles, space
 from trainers.search import search as tuning
-from trainers.search import space
 from trainers.training import devices
 
 FLAGS = flags.FlagValues()
@@ -34,7 +34,7 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
-    "tuner", tuning.TUNERS[0], tuning.TUNERS,
+    "tuner", oracles.TUNERS[0], oracles.TUNERS,
     "The search algorithm. hyperband starts many short trials and continues "
     "only the best of them, up to --config.steps.",
     flag_values=FLAGS,

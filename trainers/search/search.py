@@ -1,158 +1,41 @@
 """Searches over an experiment's config and the arguments of its method.
 
-keras-tuner proposes; each of its trials is an ordinary run in a directory of
-its own, so a search that was killed loses no trial and no finished epoch. The
-epochs of Hyperband are those of `--config.steps_per_epoch`. A trial that it
-promotes is trained anew with more steps, not continued: schedules depend on
-the number of steps, and the best trial has to be repeatable as one run.
+keras-tuner proposes the trials. Each is an ordinary run in its own directory,
+so a search that was killed loses no trial and no finished epoch. Hyperband
+counts epochs of `--config.steps_per_epoch` steps. A trial that it promotes is
+trained anew with more steps, not continued: schedules depend on the number of
+steps, and the best trial has to be repeatable as one run.
 
-Several processes share a search in keras-tuner's way. One of them has
-KERASTUNER_TUNER_ID=chief and hands out the trials; each of the others, which
-carry them out, has another name there. All have the chief's address in
-KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and the same `--run_dir`.
+Several processes can share a search, see `sharing`; they need the same
+`--run_dir`.
 """
 
 import csv
 import dataclasses
 import io
-import json
 import math
-import os
 import pathlib
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import grpc
 import keras_tuner
 import numpy as np
-from keras_tuner.engine import base_tuner
 from keras_tuner.engine import trial as trial_lib
 
 from trainers import config as config_lib
 from trainers import errors, files, text_table
 from trainers.runs import directory, execution
 from trainers.runs import experiment as experiment_lib
+from trainers.search import oracles, sharing
 from trainers.search import space as search_space
 from trainers.training.progress import Progress
 
-TUNERS = ("random", "bayesian", "hyperband")
 NUM_TRIALS = 20
 _PLAN = "search.json"
 _STATE = "oracle.json"
 _TABLE = "trials.csv"
 _RUNS = "trials"
 _BEST = "best"
-_FACTOR = 3
-_ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
-_NAME = "KERASTUNER_TUNER_ID"
-
-
-class _Stored:
-    """Keeps an oracle's state in one file, which is replaced as a whole.
-
-    keras-tuner would write a file for each trial and one for the rest, in
-    place: a process that dies between them loses a trial, or leaves half a
-    file.
-    """
-
-    def __init__(self, path: pathlib.Path, **arguments):
-        """Makes an oracle that no number of failed trials stops.
-
-        Args:
-            path: The file.
-            **arguments: Those of the oracle.
-        """
-        super().__init__(max_consecutive_failed_trials=sys.maxsize, **arguments)
-        self._path = path
-
-    def save(self):
-        """Writes the state."""
-        trials = {name: one.get_state() for name, one in self.trials.items()}
-        state = {**self.get_state(), "trials": trials}
-        files.write_text(self._path, json.dumps(state))
-
-    def reload(self):
-        """Reads the state, if any; what was running is to be run again."""
-        state = files.read_json(self._path)
-        if state is None:
-            return
-        try:
-            self.trials = {
-                name: trial_lib.Trial.from_state(value)
-                for name, value in state["trials"].items()
-            }
-            waiting = [*state["retry_queue"], *state["ongoing_trials"].values()]
-            self.set_state(
-                {**state, "ongoing_trials": {}, "retry_queue": waiting}
-            )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise errors.UserError(
-                f"{self._path} is not the state of a search ({error!r}); "
-                "restore it, or give another --run_dir."
-            ) from None
-
-    def score_trial(self, trial):
-        """Makes a trial without a finite result a failed one."""
-        super().score_trial(trial)
-        if math.isinf(trial.score):
-            trial.score = math.nan
-
-    def _save_trial(self, trial):
-        """Writes no file of its own."""
-
-
-class _Random(_Stored, keras_tuner.oracles.RandomSearchOracle):
-    pass
-
-
-class _Bayesian(_Stored, keras_tuner.oracles.BayesianOptimizationOracle):
-    pass
-
-
-class _Hyperband(_Stored, keras_tuner.oracles.HyperbandOracle):
-    def score_trial(self, trial):
-        """Ranks a trial without a finite result last.
-
-        A round is decided when all its trials have a score.
-        """
-        keras_tuner.oracles.HyperbandOracle.score_trial(self, trial)
-
-
-class _Tuner(base_tuner.BaseTuner):
-    """Carries out the trials that an oracle proposes."""
-
-    def __init__(
-        self,
-        oracle: keras_tuner.Oracle,
-        directory: pathlib.Path,
-        score: Callable[[trial_lib.Trial], float],
-    ):
-        """Makes a tuner.
-
-        Args:
-            oracle: Proposes the trials.
-            directory: Of the search.
-            score: Carries out a trial; gives its result, or the worst.
-        """
-        super().__init__(oracle, directory=str(directory), project_name=_RUNS)
-        self._score = score
-
-    def pre_create_trial(self):
-        """Waits a moment: a worker without work asks again and again."""
-        time.sleep(0.1)
-
-    def run_trial(self, trial):
-        """Carries out a trial."""
-        try:
-            return self._score(trial)
-        except Exception as error:
-            # Of any other, keras-tuner prints the traceback and goes on.
-            raise keras_tuner.errors.FatalError from error
-
-    def save(self):
-        """Does nothing: the oracle saves itself whenever it changes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +43,10 @@ class Outcome:
     """A trial that has ended.
 
     Attributes:
-        number: Counted from 1.
-        values: What was drawn for it, by name.
-        run: What was run.
-        record: How that ended.
+        number: Its number, from 1.
+        values: Its drawn values, by name.
+        run: Its run.
+        record: The record of the run.
         result: The experiment's compared metric; NaN for a failed trial.
     """
 
@@ -176,15 +59,15 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """A search for the values with which an experiment ends best.
+    """A search for the values that give an experiment's best result.
 
     Attributes:
-        space: What it varies.
-        run: What all trials have in common; its directory is the search's,
-            its method and config are replaced.
-        tuner: One of `TUNERS`.
-        num_trials: How many trials; None for `NUM_TRIALS`. Hyperband counts
-            its own.
+        space: The search space.
+        run: What all trials have in common. Its directory is the search's;
+            its recipe and config are replaced.
+        tuner: One of `oracles.TUNERS`.
+        num_trials: The number of trials; None for `NUM_TRIALS`. Hyperband
+            chooses its own.
     """
 
     space: search_space.SearchSpace
@@ -196,54 +79,41 @@ class Search:
         """Carries out the trials that have not ended.
 
         Returns:
-            All trials, the best one first; None in a worker, whose chief has
+            All trials, the best first; None in a worker, since the chief has
             them.
 
         Raises:
-            UserError: If it is not possible, before any trial starts.
+            UserError: If the search is not possible, before any trial starts.
         """
-        role = _role()
+        role = sharing.role()
         self._check(role)
         oracle = self._oracle()
-        oracle.verbose = 0
         if role != "worker":
             files.write_json(self.run.directory / _PLAN, self._plan())
             oracle.reload()
         if oracle.end_order:
             print(f"{len(oracle.end_order)} trials have ended.", flush=True)
         if role == "chief":
-            print(f"handing out trials at {_address()}.", flush=True)
-        tuner = _Tuner(oracle, self.run.directory, self._score)
+            print(f"handing out trials at {sharing.address()}.", flush=True)
+        tuner = oracles.Tuner(oracle, self.run.directory / _RUNS, self._score)
         try:
-            tuner.search()
+            with sharing.connection():
+                tuner.search()
         except keras_tuner.errors.FatalError as error:
             raise error.__cause__ from None
-        except RuntimeError as error:
-            if role != "chief":
-                raise
-            raise errors.UserError(
-                f"{_address()}: the chief cannot listen there ({error}); give "
-                f"an address of this machine and a free port in "
-                f"{' and '.join(_ADDRESS)}."
-            ) from None
-        except grpc.RpcError as error:
-            raise errors.UserError(
-                f"{_address()}: the chief of the search does not answer "
-                f"({error.code().name}); start it again, then this worker."
-            ) from None
         if role == "worker":
             return None
         outcomes = [self._outcome(trial) for trial in oracle.trials.values()]
         return sorted(outcomes, key=self._rank)
 
     def write(self, outcomes: Sequence[Outcome]) -> str:
-        """Writes `trials.csv`.
+        """Writes `trials.csv`, and describes the search.
 
         Args:
-            outcomes: All trials, the best one first.
+            outcomes: All trials, the best first.
 
         Returns:
-            The same as text, with the command that repeats the best.
+            The table as text, with the command that repeats the best trial.
         """
         compared = self.run.experiment.compared
         names = [name for one in outcomes[:1] for name in one.values]
@@ -289,13 +159,13 @@ class Search:
         return NUM_TRIALS if self.num_trials is None else self.num_trials
 
     def _check(self, role: str | None) -> None:
-        """Looks for all that would stop the search at its start."""
+        """Checks for everything that would stop the search at its start."""
         path = self.run.directory
         if self.run.devices.has_workers:
             raise errors.UserError(
                 f"--strategy: got {self.run.devices.strategy}, expected "
                 "devices of one machine for each trial; share the search by "
-                f"{_NAME}."
+                f"{sharing.NAME}."
             )
         known = files.read_json(path / _PLAN)
         if known is None and role != "worker" and _has_other_files(path):
@@ -314,25 +184,18 @@ class Search:
 
     def _oracle(self) -> keras_tuner.Oracle:
         experiment = self.run.experiment
-        arguments = {
-            "path": self.run.directory / _STATE,
-            "objective": keras_tuner.Objective(
+        hyperband = self.tuner == "hyperband"
+        return oracles.make(
+            self.tuner,
+            self._max_epochs() if hyperband else self._num_trials,
+            path=self.run.directory / _STATE,
+            objective=keras_tuner.Objective(
                 experiment.compared,
                 "min" if experiment.lower_is_better else "max",
             ),
-            "hyperparameters": self.space.hyperparameters(),
+            hyperparameters=self.space.hyperparameters(),
             # keras-tuner takes 0 for none.
-            "seed": self.run.seed + 1,
-        }
-        if self.tuner == "hyperband":
-            return _Hyperband(
-                max_epochs=self._max_epochs(), factor=_FACTOR, **arguments
-            )
-        arguments["max_trials"] = self._num_trials
-        if self.tuner == "random":
-            return _Random(**arguments)
-        return _Bayesian(
-            num_initial_points=max(3, self._num_trials // 3), **arguments
+            seed=self.run.seed + 1,
         )
 
     def _max_epochs(self) -> int:
@@ -353,15 +216,16 @@ class Search:
                 "no epochs; use random or bayesian."
             )
         epochs = config.steps // config.steps_per_epoch
-        if epochs < _FACTOR:
+        if epochs < oracles.FACTOR:
             raise errors.UserError(
                 f"--tuner: got hyperband and {epochs} epochs (--config.steps "
-                f"by --config.steps_per_epoch), expected at least {_FACTOR}."
+                "by --config.steps_per_epoch), expected at least "
+                f"{oracles.FACTOR}."
             )
         return epochs
 
     def _plan(self) -> dict[str, Any]:
-        """Says what makes two searches the same."""
+        """Returns what two runs of the same search have in common."""
         config = dataclasses.asdict(self.space.corners()[0].config)
         ranges = {
             name: text
@@ -394,14 +258,14 @@ class Search:
     def _outcome(self, trial: trial_lib.Trial) -> Outcome:
         number, sample = self._sample(trial)
         run = self._run(number, sample)
-        # It has ended, unless somebody took its results away.
+        # It has ended, unless its results were deleted.
         record = execution.execute(run, Progress())
         return Outcome(number, sample.values, run, record, self._result(record))
 
     def _sample(
         self, trial: trial_lib.Trial
     ) -> tuple[int, search_space.Sample]:
-        """Gives a trial's number and its point of the space."""
+        """Returns a trial's number and its point of the space."""
         number = int(trial.trial_id) + 1
         sample = self.space.draw(trial.hyperparameters)
         if self.tuner != "hyperband":
@@ -437,34 +301,11 @@ class Search:
         return False, outcome.result * (1 if lower else -1), outcome.number
 
 
-def _role() -> str | None:
-    """Tells the chief and the workers of a shared search apart."""
-    names = (_NAME, *_ADDRESS)
-    if not any(name in os.environ for name in names):
-        return None
-    missing = [name for name in names if not os.environ.get(name)]
-    if missing:
-        raise errors.UserError(
-            f"{', '.join(missing)}: got nothing, expected values for all of "
-            f"{', '.join(names)}, or for none of them."
-        )
-    port = os.environ[_ADDRESS[1]]
-    if not port.isdecimal():
-        raise errors.UserError(
-            f"{_ADDRESS[1]}: got {port!r}, expected the number of a port."
-        )
-    return "chief" if "chief" in os.environ[_NAME] else "worker"
-
-
 def _has_other_files(directory: pathlib.Path) -> bool:
-    # Workers may be there before their chief, and make the folder of runs.
+    # Workers that start before their chief create the folder of runs.
     return directory.exists() and any(
         path.name != _RUNS for path in directory.iterdir()
     )
-
-
-def _address() -> str:
-    return ":".join(os.environ[name] for name in _ADDRESS)
 
 
 def _show(value: Any) -> str:

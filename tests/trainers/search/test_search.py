@@ -19,6 +19,7 @@ from trainers import errors
 from trainers.experiments import registry
 from trainers.runs import directory as run_directory
 from trainers.runs import experiment
+from trainers.search import oracles
 from trainers.search import search as tuning
 from trainers.search import space as search_space
 from trainers.training.devices import Devices
@@ -162,7 +163,7 @@ def _kill_after(name, count):
 
     def prepare(bowl, monkeypatch):
         calls = []
-        original = getattr(tuning._Tuner, name)
+        original = getattr(oracles.Tuner, name)
 
         def method(self, *arguments):
             calls.append(name)
@@ -170,7 +171,7 @@ def _kill_after(name, count):
                 _die()
             return original(self, *arguments)
 
-        monkeypatch.setattr(tuning._Tuner, name, method)
+        monkeypatch.setattr(oracles.Tuner, name, method)
 
     return prepare
 
@@ -180,7 +181,7 @@ def _kill_in_write(count):
 
     def prepare(bowl, monkeypatch):
         calls = []
-        original = tuning._Stored.save
+        original = oracles.Stored.save
 
         def save(self):
             calls.append("save")
@@ -188,7 +189,7 @@ def _kill_in_write(count):
                 monkeypatch.setattr("os.replace", lambda *_: _die())
             original(self)
 
-        monkeypatch.setattr(tuning._Stored, "save", save)
+        monkeypatch.setattr(oracles.Stored, "save", save)
 
     return prepare
 
