@@ -1,54 +1,17 @@
-"""Tables and plots of all runs below a directory."""
+"""The report on all runs below a directory: tables, plots and notes."""
 
 import collections
 import dataclasses
-import html
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from trainers import config as config_lib
-from trainers import drawing, errors, files, text_table
-from trainers.reporting import statistics
-from trainers.runs import columns, comparison
+from trainers import drawing, errors, files
+from trainers.reporting import rendering, tables
+from trainers.runs import comparison
 from trainers.runs import directory as run_directory
 from trainers.runs import experiment as experiment_lib
-
-_BASELINE = "baseline"
-_FEW = 10
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
-       margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 0.92rem; }
-th, td { padding: 0.3rem 0.8rem; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, td:last-child { text-align: left; }
-thead tr { border-bottom: 2px solid #444; }
-tbody tr { border-bottom: 1px solid #ddd; }
-figure { margin: 2rem 0; }
-figcaption, .note { color: #555; font-size: 0.92rem; }
-img { max-width: 100%; height: auto; }
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table of texts."""
-
-    heading: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """What the report says of one experiment with one config."""
-
-    title: str
-    tables: Sequence[Table]
-    notes: Sequence[str]
-    figures: Sequence[columns.Figure]
 
 
 def write(
@@ -58,11 +21,12 @@ def write(
     """Reports on all runs below a directory.
 
     Args:
-        directory: Takes `report.md`, `report.html` and `plots/*.png`.
+        directory: The directory of the runs; `report.md`, `report.html` and
+            `plots/*.png` are written there.
         experiments: All experiments by name.
 
     Returns:
-        The report as text.
+        The report as plain text.
 
     Raises:
         UserError: If there are no runs, or one cannot be read.
@@ -71,11 +35,11 @@ def write(
     sections = []
     counts = collections.Counter()
     for name, group in _groups(records):
-        # A second config of an experiment has plots of its own.
+        # A second config of an experiment has separate plots.
         counts[name] += 1
         count = counts[name]
         suffix = f"-{count}" if count > 1 else ""
-        # What was planned without a config is said once.
+        # Planned runs have no config yet: the first section lists them.
         notes = missing.pop(name, [])
         experiment = experiment_lib.find(experiments, name)
         sections.append(_section(experiment, group, notes, suffix))
@@ -87,9 +51,11 @@ def write(
     for name, image in images.items():
         with files.replacing(directory / "plots" / f"{name}.png") as file:
             file.write(image)
-    files.write_text(directory / "report.md", _markdown(sections))
-    files.write_text(directory / "report.html", _page(sections, images))
-    return _text(sections)
+    files.write_text(directory / "report.md", rendering.markdown(sections))
+    files.write_text(
+        directory / "report.html", rendering.page(sections, images)
+    )
+    return rendering.text(sections)
 
 
 def collect(
@@ -98,11 +64,11 @@ def collect(
     """Reads every run below a directory.
 
     Args:
-        directory: Where to look, at any depth.
+        directory: The directory; runs are found at any depth.
 
     Returns:
-        The runs, and for each experiment the planned runs that have not
-        started.
+        The records of the runs, and by experiment a note for each planned run
+        that has not started.
 
     Raises:
         UserError: If there are no runs, or one cannot be read.
@@ -135,7 +101,7 @@ def collect(
 def _groups(
     records: Sequence[experiment_lib.Record],
 ) -> list[tuple[str, list[experiment_lib.Record]]]:
-    """Puts together what may be averaged: one experiment, one config."""
+    """Groups the runs that may be averaged: one experiment, one config."""
     groups = {}
     for record in records:
         config = json.dumps(record.identity["config"], sort_keys=True)
@@ -150,7 +116,7 @@ def _section(
     records: Sequence[experiment_lib.Record],
     missing: Sequence[str],
     suffix: str,
-) -> Section:
+) -> rendering.Section:
     finished, notes = _finished(records)
     notes += missing
     changes = config_lib.difference(
@@ -160,16 +126,18 @@ def _section(
     if changes:
         title += f" [default / here: {'; '.join(changes)}]"
     if not finished:
-        return Section(title, [], [*notes, "No run has finished."], [])
+        return rendering.Section(
+            title, [], [*notes, "No run has finished."], []
+        )
     samples = {
         method: _by_key(experiment, group) for method, group in finished.items()
     }
     paper = experiment.is_published(records[0].identity["config"])
-    tables = [_results(experiment, finished, samples, paper)]
-    if _BASELINE in finished and len(finished) > 1:
-        tables.append(_differences(experiment, samples))
-        notes.append(_caution(experiment, samples))
-    elif _BASELINE not in finished:
+    shown = [tables.results(experiment, finished, samples, paper)]
+    if tables.BASELINE in finished and len(finished) > 1:
+        shown.append(tables.differences(experiment, samples))
+        notes.append(tables.caution(experiment, samples))
+    elif tables.BASELINE not in finished:
         notes.append(
             "There is no finished baseline here, so no difference is given."
         )
@@ -178,13 +146,13 @@ def _section(
         for draw in experiment.figures
         for figure in draw(experiment, finished)
     ]
-    return Section(title, tables, notes, figures)
+    return rendering.Section(title, shown, notes, figures)
 
 
 def _finished(
     records: Sequence[experiment_lib.Record],
 ) -> tuple[dict[str, list[experiment_lib.Record]], list[str]]:
-    """Picks the finished runs by method, and says what became of the rest."""
+    """Returns the finished runs by method, and a note for each other run."""
     finished, notes, seen = {}, [], {}
     for record in sorted(records, key=_order):
         label = f"{record.method} seed {record.seed}"
@@ -204,7 +172,7 @@ def _finished(
 
 
 def _order(record: experiment_lib.Record) -> tuple:
-    """Sorts the methods of the usual comparison first, in its order."""
+    """Returns a sort key: first the default comparison, in its order."""
     known = comparison.METHODS
     method = record.method
     place = known.index(method) if method in known else len(known)
@@ -215,7 +183,7 @@ def _by_key(
     experiment: experiment_lib.Experiment,
     records: Sequence[experiment_lib.Record],
 ) -> dict[str, dict[tuple[int, int], float]]:
-    """Gathers the samples of each metric under (seed, index)."""
+    """Returns the samples of each metric by (seed, index)."""
     gathered = {}
     for record in records:
         for metric, values in experiment.samples(record).items():
@@ -224,160 +192,3 @@ def _by_key(
                 for index, value in enumerate(values)
             )
     return gathered
-
-
-def _results(
-    experiment: experiment_lib.Experiment,
-    finished: Mapping[str, Sequence[experiment_lib.Record]],
-    samples: Mapping[str, Mapping[str, Mapping]],
-    with_paper: bool,
-) -> Table:
-    heading = ["method"]
-    for column in experiment.table:
-        heading.append(column.label)
-        if with_paper and column.paper:
-            heading.append(f"{column.label} (paper)")
-    rows = []
-    for method, metrics in samples.items():
-        row = [method]
-        for column in experiment.table:
-            row.append(
-                column.show(np.array([*metrics[column.metric].values()]))
-            )
-            if with_paper and column.paper:
-                published = column.paper.get(method)
-                row.append("" if published is None else f"{published:g}")
-        count = len(metrics[experiment.compared])
-        rows.append([*row, _seconds(finished[method]), str(count)])
-    return Table([*heading, "seconds in all", f"{experiment.sample}s"], rows)
-
-
-def _seconds(records: Sequence[experiment_lib.Record]) -> str:
-    """Writes the time of all runs; a resumed one knows its last part only."""
-    total = sum(record.results["wall_seconds"] for record in records)
-    resumed = any(record.results["resumed"] for record in records)
-    return f"{'> ' if resumed else ''}{total:.1f}"
-
-
-def _differences(
-    experiment: experiment_lib.Experiment,
-    samples: Mapping[str, Mapping[str, Mapping]],
-) -> Table:
-    digits = experiment.compared_digits
-    rows = []
-    for method, metrics in samples.items():
-        if method == _BASELINE:
-            continue
-        found = statistics.compare(
-            metrics[experiment.compared],
-            samples[_BASELINE][experiment.compared],
-        )
-        if found is None:
-            rows.append([method, "", "", "0", "no sample in common"])
-            continue
-        interval = f"{found.low:+.{digits}f} to {found.high:+.{digits}f}"
-        rows.append(
-            [
-                method,
-                f"{found.mean:+.{digits}f}",
-                interval if found.num_pairs > 1 else "",
-                str(found.num_pairs),
-                found.verdict(experiment.lower_is_better),
-            ]
-        )
-    heading = [
-        f"{experiment.compared_label}: method - baseline",
-        "mean",
-        "95 % interval",
-        "pairs",
-        "verdict",
-    ]
-    return Table(heading, rows)
-
-
-def _caution(
-    experiment: experiment_lib.Experiment,
-    samples: Mapping[str, Mapping[str, Mapping]],
-) -> str:
-    count = len(samples[_BASELINE][experiment.compared])
-    better = "lower" if experiment.lower_is_better else "higher"
-    text = (
-        f"Means and standard deviations (n - 1) are over the "
-        f"{experiment.sample}s; {better} is better. The interval is a paired "
-        f"t interval over equal {experiment.sample}s, for each method alone: "
-        "of twenty methods that change nothing, about one would be called "
-        "better or worse. Where the interval holds zero, the difference is "
-        "within the noise."
-    )
-    if count < _FEW:
-        text += (
-            f" With {count} {experiment.sample}s the interval is wide, so "
-            '"within the noise" does not show that the methods are equal.'
-        )
-    return text
-
-
-def _text(sections: Sequence[Section]) -> str:
-    parts = []
-    for section in sections:
-        parts.append(f"{section.title}\n{'=' * len(section.title)}")
-        parts += [_plain(table) for table in section.tables]
-        parts += section.notes
-    return "\n\n".join(parts) + "\n"
-
-
-def _plain(table: Table) -> str:
-    sides = "<" + ">" * (len(table.heading) - 2) + "<"
-    rows = [table.heading, *table.rows]
-    return "\n".join(text_table.lay_out(rows, sides, ruled=True))
-
-
-def _markdown(sections: Sequence[Section]) -> str:
-    parts = ["# Report"]
-    for section in sections:
-        parts.append(f"## {section.title}")
-        for table in section.tables:
-            align = [":--", *["--:"] * (len(table.heading) - 2), ":--"]
-            lines = [table.heading, align, *table.rows]
-            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-        parts += section.notes
-        parts += [
-            f"![{figure.name}](plots/{figure.name}.png)\n\n{figure.caption}"
-            for figure in section.figures
-        ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _page(sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
-    parts = []
-    for section in sections:
-        parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        for table in section.tables:
-            parts.append(_html_table(table))
-        parts += [
-            f'<p class="note">{html.escape(note)}</p>' for note in section.notes
-        ]
-        parts += [
-            f'<figure><img alt="{figure.name}" '
-            f'src="{drawing.data_url(images[figure.name])}">'
-            f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>"
-            for figure in section.figures
-        ]
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>Report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Report</h1>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _html_table(table: Table) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        inner = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-        return f"<tr>{inner}</tr>"
-
-    body = "\n".join(row(cells, "td") for cells in table.rows)
-    return (
-        f"<table>\n<thead>{row(table.heading, 'th')}</thead>\n"
-        f"<tbody>\n{body}\n</tbody>\n</table>"
-    )

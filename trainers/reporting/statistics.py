@@ -1,4 +1,4 @@
-"""Means, spreads, and whether two methods differ."""
+"""The paired comparison of two methods."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ _CONFIDENCE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far a method lies from the baseline, sample by paired sample.
+    """The difference between a method and the baseline over paired samples.
 
     Attributes:
         mean: Mean of (method - baseline).
         low: Lower end of its 95 % interval (paired t); NaN for one pair.
         high: Upper end.
-        num_pairs: How many samples both have.
+        num_pairs: The number of pairs.
     """
 
     mean: float
@@ -28,7 +28,7 @@ class Difference:
     num_pairs: int
 
     def verdict(self, lower_is_better: bool) -> str:
-        """Says in a few words what can be concluded."""
+        """Returns the conclusion in a few words."""
         if self.num_pairs < 2:
             return "one sample: cannot be told from noise"
         if self.low == self.high == 0.0:
@@ -42,17 +42,19 @@ class Difference:
 def compare(
     method: Mapping[Any, float], baseline: Mapping[Any, float]
 ) -> Difference | None:
-    """Sets a method against the baseline.
+    """Compares a method with the baseline.
 
-    Samples of the same key started alike (same seed, same initial weights),
-    so their difference is free of what both share.
+    Samples with the same key share their seed and initial weights, and with
+    them a part of their noise, which cancels in the difference. Equal to
+    `scipy.stats.ttest_rel`, which warns where all differences are equal and
+    divides by zero where there is one pair.
 
     Args:
         method: Samples of the method.
         baseline: Samples of the baseline.
 
     Returns:
-        The difference over the keys that both have; None if there are none.
+        The difference over the common keys; None if there are none.
     """
     keys = sorted(method.keys() & baseline.keys())
     if not keys:
