@@ -18,10 +18,6 @@ def define(values: flags.FlagValues) -> None:
         values: The flags of the command; extended.
     """
     experiments = registry.EXPERIMENTS
-    defaults = "\n".join(
-        f"{name}: {_values_text(experiment.defaults)}"
-        for name, experiment in experiments.items()
-    )
     flags.DEFINE_string(
         "experiment", None, f"Required. One of {', '.join(experiments)}.",
         flag_values=values,
@@ -49,6 +45,15 @@ def define(values: flags.FlagValues) -> None:
         "logical_cpus", 1, "Number of devices to split the CPU into.",
         lower_bound=1, flag_values=values,
     )  # fmt: skip
+    _define_config(values)
+
+
+def _define_config(values: flags.FlagValues) -> None:
+    experiments = registry.EXPERIMENTS
+    defaults = "\n".join(
+        f"{name}: {_values_text(experiment.defaults)}"
+        for name, experiment in experiments.items()
+    )
     variants = "\n".join(
         f"{name}: {', '.join(experiment.variants)}"
         for name, experiment in experiments.items()

@@ -97,7 +97,7 @@ def test_a_disturbed_run_ends_as_an_undisturbed_one(
         assert f"{name}stopped by SIGTERM and saved after step 4" in output
         assert f"terminated: {os.EX_TEMPFAIL}" in output
         assert f"{name}    resuming after step 4 of 20." in output
-    assert "another worker is gone" in outputs[0]
+    assert "another worker is lost" in outputs[0]
     newest = max((run / "checkpoints").glob("step-*"))
     assert newest.name == "step-000000015.npz"
     newest.write_bytes(newest.read_bytes()[:-100])

@@ -1,7 +1,6 @@
-"""Metrics of binary attributes, streamed over batches and replicas.
+"""Metrics of binary attributes, accumulated over batches and replicas.
 
-All state is counts, which add up: over batches, and over the replicas that
-Keras sums metric variables over.
+Their state consists of counts, which Keras can sum over replicas.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ _LARGEST_LOGIT = 10.0
 
 
 class ErrorRate(keras.metrics.Metric):
-    """The share of wrong answers at logit 0, mean over the attributes.
+    """Share of wrong predictions at logit 0, averaged over the attributes.
 
     Args:
         num_attributes: T.
@@ -53,16 +52,16 @@ class ErrorRate(keras.metrics.Metric):
 
 
 class MaxF1(keras.metrics.Metric):
-    """The best F1 over decision thresholds, mean over the attributes.
+    """Best F1 over decision thresholds, averaged over the attributes.
 
-    Each attribute has a threshold of its own, the best of `num_thresholds`.
-    They are evenly spaced over logits from -10 to 10, so that rare attributes
-    with low probabilities find theirs. F1 is 0 where an attribute is neither
-    there nor predicted.
+    Each attribute uses the best of `num_thresholds` thresholds. They are
+    evenly spaced over logits from -10 to 10, which covers rare attributes with
+    low probabilities. F1 is 0 if an attribute is neither present nor
+    predicted.
 
     Args:
         num_attributes: T.
-        num_thresholds: How many thresholds are tried.
+        num_thresholds: Number of thresholds.
         name: Name of the metric.
 
     Input:
@@ -79,7 +78,7 @@ class MaxF1(keras.metrics.Metric):
         self.thresholds = np.linspace(
             -_LARGEST_LOGIT, _LARGEST_LOGIT, num_thresholds, dtype=np.float32
         )
-        # How many logits lie between two thresholds: labels 0, labels 1.
+        # Number of logits between two thresholds, for labels 0 and 1.
         self._shape = (2, num_thresholds + 1, num_attributes)
         self._counts = self.add_variable(self._shape, "zeros", name="counts")
 
@@ -108,7 +107,7 @@ class MaxF1(keras.metrics.Metric):
     def per_attribute(self) -> tf.Tensor:
         """Returns the best F1 of each attribute, `[T]`; 0 before data."""
         counts = tf.convert_to_tensor(self._counts)
-        # At a threshold, all above it are predicted to be positive.
+        # All logits above a threshold are predicted to be positive.
         predicted = tf.cumsum(counts, axis=1, exclusive=True, reverse=True)
         false_positive, true_positive = tf.unstack(predicted[:, :-1])
         num_positive = tf.reduce_sum(counts[1], axis=0)
@@ -125,7 +124,7 @@ class MaxF1(keras.metrics.Metric):
 def _weight(
     sample_weight: tf.Tensor | Sequence[float] | None, like: tf.Tensor
 ) -> tf.Tensor:
-    """Gives every answer its weight, `[batch, T]`."""
+    """Broadcasts the weights to `[batch, T]`."""
     if sample_weight is None:
         return tf.ones_like(like, tf.float32)
     weight = tf.cast(sample_weight, tf.float32)

@@ -1,4 +1,4 @@
-"""The network of CelebA: a trunk, and heads to one logit an attribute.
+"""The network of CelebA: a trunk, and heads with a logit per attribute.
 
 Appendix A.4 of Chen et al., NeurIPS 2020.
 """
@@ -12,7 +12,7 @@ _SMALLEST = 2 ** (len(_WIDTHS) - 1)
 
 
 def check_image_size(height: int, width: int) -> None:
-    """Raises a `ValueError` for images that the network cannot halve."""
+    """Raises a `ValueError` for images too small for the network."""
     if min(height, width) < _SMALLEST:
         raise ValueError(
             f"height, width: got {height} x {width}, expected at least "
@@ -36,8 +36,8 @@ def make_network(
     Args:
         shape: Height, width and channels of the images.
         num_attributes: T.
-        channels: Of the first convolution.
-        synchronized: Whether batch norm takes the statistics of all replicas.
+        channels: Channels of the first convolution.
+        synchronized: Whether batch norm uses the statistics of all replicas.
 
     Returns:
         The trunk, up to the last convolution, and the heads, to logits

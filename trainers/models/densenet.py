@@ -17,18 +17,17 @@ _COMPRESSION = 0.5
 
 
 def layers_per_block(depth: int) -> int:
-    """Returns how many layers each dense block has.
+    """Returns the number of layers in each dense block.
 
     Args:
-        depth: Layers with weights, of which each layer of a block has two;
-            the rest are the first convolution, a transition between blocks,
-            and the classifier.
+        depth: Number of layers with weights: two for each layer of a block, the
+            first convolution, a transition between blocks, and the classifier.
 
     Returns:
-        The number.
+        The number of layers.
 
     Raises:
-        ValueError: For a depth that no network of this kind has.
+        ValueError: If `depth` is not 6 n + 4.
     """
     layers, rest = divmod(depth - 1 - NUM_BLOCKS, 2 * NUM_BLOCKS)
     if layers < 1 or rest:
@@ -55,7 +54,7 @@ def make_trunk(
     Args:
         image_shape: Height, width and channels.
         domains: Names of the data sets.
-        depth: Layers with weights, the classifier included; 6 n + 4.
+        depth: Number of layers with weights, the classifier included; 6 n + 4.
         growth_rate: Channels that each layer of a block adds.
 
     Returns:
@@ -64,7 +63,7 @@ def make_trunk(
         may differ in size and may be empty.
 
     Raises:
-        ValueError: For a depth that no such network has.
+        ValueError: If `depth` is not 6 n + 4.
     """
     num_layers = layers_per_block(depth)
     images = {name: keras.Input(image_shape, name=name) for name in domains}
@@ -95,8 +94,8 @@ def make_heads(
     """Makes a linear classifier for each data set: features to logits.
 
     Args:
-        features: Those of each data set, in the order of `num_classes`.
-        num_classes: By data set.
+        features: The features of each data set, in the order of `num_classes`.
+        num_classes: Number of classes by data set.
 
     Returns:
         A model from a list of features to a dict of logits by data set.
@@ -120,7 +119,7 @@ def _convolution(x, channels: int, size: int):
 
 
 def _dense_layer(x, growth_rate: int, normalize: Callable):
-    """Adds channels that are computed from all channels so far."""
+    """Adds channels computed from all previous channels."""
     new = _convolution(normalize(x), _BOTTLENECK * growth_rate, 1)
     new = _convolution(normalize(new), growth_rate, 3)
     return keras.layers.Concatenate()([x, new])

@@ -1,10 +1,10 @@
-"""Batch normalization with statistics of its own for each data set.
+"""Batch normalization with separate statistics for each data set.
 
-Where one network learns from several data sets at once, its layers see one
-mixed batch in which the examples of each set, its *domain*, stand together.
-Convolutions and dense layers take that batch as it is. `DomainConcatenation`
-makes it, `DomainBatchNormalization` treats the domains apart in it, and
-`DomainSplit` takes it apart again.
+If one network learns from several data sets at once, its layers see a mixed
+batch in which the examples of each set, its *domain*, are contiguous.
+`DomainConcatenation` makes that batch, convolutions and dense layers use it
+unchanged, `DomainBatchNormalization` normalizes each domain separately, and
+`DomainSplit` splits it into the domains again.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from graddrop_tf import replicas
 
 @keras.saving.register_keras_serializable("trainers")
 class DomainConcatenation(keras.layers.Layer):
-    """Puts the batches of D domains into one.
+    """Concatenates the batches of D domains.
 
     Input shape:
-        A list of D tensors `[batch_d, ...]`, of one shape but for the batch;
+        A list of D tensors `[batch_d, ...]` that differ only in the batch;
         batches may be empty.
 
     Output shape:
@@ -28,7 +28,7 @@ class DomainConcatenation(keras.layers.Layer):
         it, `int32` of shape `[D]`.
 
     Raises:
-        ValueError: Where the domains' examples differ in shape.
+        ValueError: If the domains' examples differ in shape.
 
     Example:
         >>> mixed, sizes = DomainConcatenation()([source, target])
@@ -36,7 +36,7 @@ class DomainConcatenation(keras.layers.Layer):
 
     def call(self, inputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Concatenates."""
-        # XLA has to know the sizes, which it does where they are static.
+        # XLA needs static sizes.
         sizes = [x.shape[0] or tf.shape(x)[0] for x in inputs]
         return tf.concat(list(inputs), axis=0), tf.stack(sizes)
 
@@ -60,7 +60,7 @@ class DomainConcatenation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("trainers")
 class DomainSplit(keras.layers.Layer):
-    """Takes a mixed batch apart: what `DomainConcatenation` put together.
+    """Splits a mixed batch; the inverse of `DomainConcatenation`.
 
     Args:
         num_domains: D.
@@ -101,28 +101,27 @@ class DomainSplit(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("trainers")
 class DomainBatchNormalization(keras.layers.Layer):
-    """Normalizes each domain of a mixed batch on its own.
+    """Normalizes each domain of a mixed batch separately.
 
-    It is what `keras.layers.BatchNormalization` would do to each domain in a
-    layer of its own: mean and variance over the domain's examples and
-    positions while training, moving averages of them elsewhere, then scale
-    and offset. A domain that has no examples in a batch keeps its moving
-    averages.
+    It equals one `keras.layers.BatchNormalization` per domain: mean and
+    variance over the domain's examples and positions in training, their
+    moving averages at inference, then scale and offset. A domain without
+    examples in a batch keeps its moving averages.
 
     Reference: Ioffe and Szegedy, ICML 2015, Algorithm 1, for each domain as
     in Chen et al., "Just Pick a Sign", NeurIPS 2020, section 4.3.
 
     Args:
         num_domains: D.
-        momentum: Of the moving averages, in [0, 1].
-        epsilon: Is added to variances; at least 1.001e-5, as cuDNN wants it.
+        momentum: Momentum of the moving averages, in [0, 1].
+        epsilon: Added to variances; at least 1.001e-5, as cuDNN requires.
         synchronized: Whether mean and variance are those of the domain in
             the global batch of all replicas.
         **kwargs: `name`, `dtype`.
 
     Input shape:
         The mixed batch `[batch, height, width, channels]`, and the domains'
-        sizes in it, `int32` of shape `[D]`, as `DomainConcatenation` gives
+        sizes in it, `int32` of shape `[D]`, as `DomainConcatenation` returns
         them.
 
     Output shape:
@@ -156,7 +155,7 @@ class DomainBatchNormalization(keras.layers.Layer):
                 shape=(self.num_domains, inputs_shape[-1]),
                 initializer=initializer,
                 trainable=trainable,
-                # Float32 in half precision too, as the statistics are.
+                # Statistics are float32 in half precision too.
                 autocast=False,
                 name=name,
             )
@@ -207,7 +206,7 @@ class DomainBatchNormalization(keras.layers.Layer):
             (_counts(x), _channel_sums(x))
         )
         mean = tf.math.divide_no_nan(totals, counts)
-        # A difference of two means would be all rounding where they are large.
+        # The difference of two large means would be all rounding error.
         x = [part - row for part, row in zip(x, tf.unstack(mean), strict=True)]
         squares = replicas.sum_over_replicas(
             _channel_sums([tf.square(part) for part in x])
@@ -238,7 +237,7 @@ class DomainBatchNormalization(keras.layers.Layer):
         )
 
     def _update(self, counts, mean, variance) -> None:
-        """Moves the averages of the domains that have examples."""
+        """Updates the averages of the domains that have examples."""
         for moving, value in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),

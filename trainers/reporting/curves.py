@@ -1,4 +1,4 @@
-"""Figures that experiments declare: learning curves, final values, sweeps."""
+"""Figures for experiments to declare: curves, final values, sweeps."""
 
 import dataclasses
 import inspect
@@ -179,7 +179,7 @@ def _over_steps(
 
 
 def _without(argument: str, method: str) -> list[tuple[str, float]]:
-    """Removes the argument from each GradDrop: what is left, and its value."""
+    """Returns the method without the argument, and its value, per GradDrop."""
     default = inspect.signature(gd.GradDrop).parameters[argument].default
     recipe = gd.Recipe.parse(method)
     found = []

@@ -1,4 +1,4 @@
-"""The plots of the report: arrays in, a figure out."""
+"""Plots of the report: arrays in, a figure out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from matplotlib import figure as matplotlib_figure
 from trainers import drawing
 
 _WIDTH = 7.2
-# In letters: what fits into a line of a legend, and what a key takes of it.
+# In letters: the length of a line in a legend, and of the key in it.
 _LEGEND_LINE = 118
 _LEGEND_KEY = 8
 
@@ -38,7 +38,7 @@ def landscape(
 def panels(
     series: Mapping[str, np.ndarray], x_label: str, y_label: str, floor: float
 ) -> matplotlib_figure.Figure:
-    """Draws a noisy curve `[n]` of each name in its own panel, log x."""
+    """Draws a noisy curve `[n]` for each name in a separate panel, log x."""
     names = list(series)
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
@@ -128,7 +128,7 @@ def bands(
 def dots(
     samples: Mapping[str, np.ndarray], y_label: str
 ) -> matplotlib_figure.Figure:
-    """Draws every sample, mean and deviation; the first name's as a band."""
+    """Draws every sample, mean and deviation, and a band for the first name."""
     figure, axes = _axes(3.6)
     for index, values in enumerate(samples.values()):
         deviation = values.std(ddof=1) if values.size > 1 else 0.0

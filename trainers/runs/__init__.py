@@ -1,1 +1,1 @@
-"""What a run is, and how it is carried out."""
+"""Defines runs and executes them."""

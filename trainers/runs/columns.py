@@ -1,4 +1,4 @@
-"""What an experiment adds to the report: columns of its table, and figures."""
+"""Columns and figures that an experiment adds to the report."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -45,8 +45,8 @@ class Column:
     """A column of an experiment's table.
 
     Attributes:
-        metric: The metric whose samples it shows.
-        label: Its heading, with the unit.
+        metric: The metric whose samples the column shows.
+        label: Heading of the column, with the unit.
         show: Formats the samples `[n]`.
         paper: The published number, by method.
     """
@@ -63,7 +63,7 @@ class Figure:
 
     Attributes:
         name: Name of its file, without the suffix.
-        caption: One or two sentences that say what it shows.
+        caption: One or two sentences about the plot.
         drawing: The plot.
     """
 

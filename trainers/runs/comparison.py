@@ -1,4 +1,4 @@
-"""Several methods over several seeds."""
+"""Runs several methods with several seeds."""
 
 import dataclasses
 import hashlib
@@ -54,21 +54,21 @@ def split_seeds(text: str) -> list[int]:
         The seeds.
 
     Raises:
-        UserError: If one is not a whole number from 0 on.
+        UserError: If one is not a whole number of at least 0.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise errors.UserError(
-            f"--seeds: got {text!r}, expected whole numbers from 0 on, "
-            "separated by commas, such as 0,1,2."
+            f"--seeds: got {text!r}, expected whole numbers of at least "
+            "0, separated by commas, such as 0,1,2."
         )
     return [int(part) for part in parts]
 
 
 def slug(method: str) -> str:
-    """Makes a folder's name of a method's canonical text.
+    """Turns a method's canonical text into the name of a folder.
 
-    A short hash keeps apart what loses its brackets.
+    A short hash distinguishes texts that lose their brackets.
     """
     plain = re.sub(r"[^A-Za-z0-9_+.-]+", "-", method).strip("-")
     if plain == method:
@@ -78,14 +78,14 @@ def slug(method: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Methods times seeds.
+    """A run for each pair of a method and a seed.
 
     Attributes:
         experiment: The experiment.
         recipes: The recipes.
         seeds: The seeds.
         config: Values of the experiment.
-        directory: Takes `<experiment>/<method>/seed<seed>`.
+        directory: The runs are in `<experiment>/<method>/seed<seed>`.
         data_dir: As in `experiment.Run`.
         devices: As in `experiment.Run`.
     """
@@ -102,14 +102,14 @@ class Comparison:
         """Lists all runs, one seed after the other.
 
         Raises:
-            UserError: If a method or a seed comes twice.
+            UserError: If a method or a seed is repeated.
         """
         methods = [str(recipe) for recipe in self.recipes]
         for name, values in ("methods", methods), ("seeds", self.seeds):
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise errors.UserError(
-                    f"--{name}: {', '.join(map(str, twice))} comes more than "
+                    f"--{name}: {', '.join(map(str, twice))} given more than "
                     "once; name each one once."
                 )
         return [
@@ -131,18 +131,18 @@ class Comparison:
         return self.directory / self.experiment.name
 
     def execute(self) -> int:
-        """Carries out what is not done yet, printing a line for each run.
+        """Executes the unfinished runs, printing a line for each run.
 
         Returns:
-            How many runs failed.
+            The number of failed runs.
 
         Raises:
-            UserError: If a run is not possible, before any of them starts.
+            UserError: If a run is invalid, before any of them starts.
         """
         if self.devices.has_workers:
             raise errors.UserError(
                 f"--strategy: got {self.devices.strategy}, expected devices of "
-                "one machine for each run; start single runs on several with "
+                "one machine; start runs on several machines with "
                 "launch.train."
             )
         planned = self.runs()
@@ -166,7 +166,7 @@ class Comparison:
         return num_failed
 
     def _write_plan(self, planned: Sequence[Run]) -> None:
-        """Notes which runs there are to be, for the report."""
+        """Records the planned runs for the report."""
         path = self._folder / PLAN
         directories = (files.read_json(path) or {}).get("runs", [])
         for run in planned:

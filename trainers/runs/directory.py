@@ -1,4 +1,4 @@
-"""A run directory: whose it is, and what it says."""
+"""Reads and identifies run directories."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ _IDENTITY = ("experiment", "method", "seed", "config")
 
 
 def identify(run: Run) -> dict[str, Any]:
-    """Returns what makes two runs the same: the content of `config.json`."""
+    """Returns the identity of a run, the content of `config.json`."""
     return {
         "experiment": run.experiment.name,
         "method": run.method,
@@ -30,18 +30,18 @@ def read(directory: pathlib.Path, run: Run | None = None) -> Record | None:
 
     Args:
         directory: The run directory.
-        run: The run that it must hold, if any.
+        run: The run that it must belong to, if given.
 
     Returns:
         The record; None if no run has started.
 
     Raises:
-        UserError: If the directory holds something else.
+        UserError: If the directory belongs to another run or to none.
     """
     identity = files.read_json(directory / CONFIG_NAME)
     if identity is None:
         if directory.exists() and any(
-            # A process that was killed may have left one.
+            # A killed process may have left a temporary file.
             path.suffix != files.SUFFIX
             for path in directory.iterdir()
         ):
@@ -52,9 +52,8 @@ def read(directory: pathlib.Path, run: Run | None = None) -> Record | None:
         return None
     if missing := [name for name in _IDENTITY if name not in identity]:
         raise errors.UserError(
-            f"{directory / CONFIG_NAME} says nothing of "
-            f"{', '.join(missing)}; it is not of a run. Give another "
-            "directory."
+            f"{directory / CONFIG_NAME} has no {', '.join(missing)}, so it "
+            "does not belong to a run; give another directory."
         )
     if run is not None and (changes := _changes(identity, run)):
         raise errors.UserError(
@@ -74,12 +73,13 @@ def _changes(identity: Mapping[str, Any], run: Run) -> list[str]:
 
 
 def describe(record: Record) -> str:
-    """Returns a line that tells how a run ended."""
+    """Describes in one line how a run ended."""
     results = record.results
     if record.status == "failed":
         return (
             f"failed at {results['reason']}. Remove "
-            f"{record.directory / RESULTS_NAME} to try again from there."
+            f"{record.directory / RESULTS_NAME} to resume from the last "
+            "checkpoint."
         )
     metrics = ", ".join(
         f"{name} {value:.4g}" for name, value in results["metrics"].items()
@@ -88,7 +88,7 @@ def describe(record: Record) -> str:
 
 
 def training_command(run: Run) -> str:
-    """Returns the `launch.train` command of a run, a line for a shell."""
+    """Returns the `launch.train` command of a run as a shell line."""
     defaults = dataclasses.asdict(run.experiment.defaults)
     flags = {
         "experiment": run.experiment.name,

@@ -1,4 +1,4 @@
-"""A run from its directory to its `results.json`."""
+"""Executes a run, from its directory to its `results.json`."""
 
 import os
 import pathlib
@@ -22,7 +22,7 @@ def parse_method(text: str) -> gd.Recipe:
     """Reads a recipe.
 
     Args:
-        text: What the user wrote.
+        text: The recipe as written by the user.
 
     Returns:
         The recipe.
@@ -37,13 +37,13 @@ def parse_method(text: str) -> gd.Recipe:
 
 
 def check(run: Run) -> None:
-    """Checks for everything that would stop a run at its start.
+    """Checks that a run can start.
 
     Args:
-        run: What is going to be run.
+        run: The run.
 
     Raises:
-        UserError: If there is such a thing.
+        UserError: If it cannot.
         prepared.DataError: If the data set cannot be used.
     """
     experiment = run.experiment
@@ -69,18 +69,18 @@ def check(run: Run) -> None:
 
 
 def execute(run: Run, progress: Progress) -> Record:
-    """Carries out a run, or the rest of it, unless it has ended.
+    """Executes a run, or the rest of it, unless it has ended.
 
     Args:
-        run: What to do.
-        progress: Shows how far it is.
+        run: The run.
+        progress: Shows the progress.
 
     Returns:
         The record of the run, finished or failed.
 
     Raises:
-        InterruptedRunError: If it was cut off from outside.
-        UserError: If it cannot be run as asked.
+        InterruptedRunError: If it was stopped from outside.
+        UserError: If it cannot run.
         prepared.DataError: If the data set cannot be used.
     """
     check(run)
@@ -140,7 +140,7 @@ def _device() -> str:
 
 
 def _git_commit() -> str | None:
-    """Names the commit of the checkout; `-dirty` marks changes to it."""
+    """Returns the commit of the checkout; `-dirty` marks local changes."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(

@@ -1,7 +1,7 @@
-"""What a run is, and what an experiment is.
+"""Defines runs and experiments.
 
-An experiment knows its data, its model and its losses. A run brings a recipe;
-the experiment never asks which methods are in it.
+An experiment knows its data, its model and its losses. A run adds a recipe;
+the experiment never depends on the methods in it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from trainers.training.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run: everything that decides its numbers, and where they go.
+    """A run: everything that determines its numbers, and where they go.
 
     Attributes:
-        experiment: What is learned.
+        experiment: The experiment.
         recipe: The methods.
-        seed: Decides the weights, the order of the data and all draws.
+        seed: Seed of the weights, the order of the data and all draws.
         config: Values of the experiment.
-        directory: Holds everything that the run writes.
-        data_dir: Where prepared data sets lie; None for the default.
-        devices: What it runs on.
+        directory: The run directory.
+        data_dir: Folder of the prepared data sets; None for the default.
+        devices: The devices it runs on.
     """
 
     experiment: Experiment
@@ -52,13 +52,13 @@ class Run:
 
     @property
     def worker(self) -> workers.Worker:
-        """Which of the processes that train together this one is."""
+        """This process among those that train together."""
         return self.devices.worker
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a run directory says about a run.
+    """The content of a run directory.
 
     Attributes:
         directory: The run directory.
@@ -95,7 +95,7 @@ class Experiment(abc.ABC):
 
     Attributes:
         name: Its name in commands, directories and files.
-        title: A line that says what is learned from what.
+        title: One line about the task.
         defaults: The default config.
         variants: Other values of some of its fields, by a name for
             `--config`.
@@ -103,13 +103,13 @@ class Experiment(abc.ABC):
         table: The columns of its table in the report.
         figures: Draw the figures of its report, each from the experiment and
             the finished runs of all methods.
-        compared: The metric by which methods are set against the baseline.
-        compared_label: What to call it in a sentence.
-        compared_digits: Decimals that its differences are shown with.
-        lower_is_better: Which way it improves.
+        compared: The metric by which methods are compared with the baseline.
+        compared_label: Its name in a sentence.
+        compared_digits: Decimals of its differences.
+        lower_is_better: Whether lower values are better.
         distributes: Whether it can use several replicas.
-        reads_data_dir: Whether it reads data sets prepared elsewhere.
-        sample: What one sample of a metric belongs to, such as "seed".
+        reads_data_dir: Whether it reads prepared data sets.
+        sample: The source of one sample of a metric, such as "seed".
         search_space: Ranges for `launch.tune`, see `trainers.search.space`: by
             field of the config, or by method as in `graddrop.k`.
     """
@@ -131,24 +131,24 @@ class Experiment(abc.ABC):
     search_space: ClassVar[Mapping[str, str]] = {}
 
     def is_published(self, config: Mapping[str, Any]) -> bool:
-        """Whether the paper's numbers are of the data of this config."""
+        """Whether the paper's numbers are for the data of this config."""
         return True
 
     def count_losses(self, run: Run) -> int:
-        """Counts the losses of a run, where its data decide how many."""
+        """Counts the losses of a run, whose data may determine the number."""
         return self.num_losses
 
     @abc.abstractmethod
     def check(self, run: Run) -> None:
-        """Raises an `errors.UserError` for what cannot be run."""
+        """Raises an `errors.UserError` for a run that cannot start."""
 
     @abc.abstractmethod
     def execute(self, run: Run, progress: Progress) -> dict[str, float]:
-        """Carries out a run, or the rest of it.
+        """Executes a run, or the rest of it.
 
         Args:
-            run: What to do.
-            progress: Shows how far it is.
+            run: The run.
+            progress: Shows the progress.
 
         Returns:
             The final metrics.
@@ -166,10 +166,10 @@ Draw = Callable[[Experiment, Records], Sequence[columns.Figure]]
 
 
 def find(experiments: Mapping[str, Experiment], name: str) -> Experiment:
-    """Returns the experiment of a name.
+    """Returns the experiment with a name.
 
     Raises:
-        UserError: If there is none; the message lists those that there are.
+        UserError: If the name is unknown; the message lists the known ones.
     """
     if name not in experiments:
         raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Experiments that train a Keras model."""
+"""Base class of the experiments that train a Keras model."""
 
 import abc
 import contextlib
@@ -17,7 +17,7 @@ from trainers.runs.experiment import Experiment, Record, Run
 from trainers.training import loop, preemption
 from trainers.training.progress import Progress
 
-# What a collective operation ends with when a process or its machine ends.
+# Errors of a collective operation when a process or its machine is lost.
 _LOST_WORKER = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -30,8 +30,8 @@ class FitExperiment(Experiment):
     """Base class of the experiments that train a Keras model.
 
     Attributes:
-        watched: The logged metric of which the lowest value marks the best
-            step, whose checkpoint is kept; None keeps none.
+        watched: The logged metric whose lowest value marks the best step, whose
+            checkpoint is kept; None keeps none.
     """
 
     distributes = True
@@ -59,15 +59,15 @@ class FitExperiment(Experiment):
     def callbacks(
         self, run: Run, model: keras.Model
     ) -> Sequence[keras.callbacks.Callback]:
-        """Makes what else is to happen during training."""
+        """Makes further callbacks of `fit`."""
         return []
 
     def conclude(self, run: Run, model: keras.Model) -> dict[str, float]:
-        """Finds out what else is to be known of the trained model.
+        """Computes further metrics of the trained model.
 
         Args:
-            run: What was done.
-            model: With the weights of the best step, where one is kept.
+            run: The run.
+            model: The model, with the weights of the best step if one is kept.
 
         Returns:
             Further final metrics.
@@ -80,17 +80,17 @@ class FitExperiment(Experiment):
         """Computes the final metrics from the logs of all epochs.
 
         Returns:
-            Those of the best step, where one is kept, or else of the last.
+            Those of the best step if one is kept, otherwise of the last.
         """
         if self.watched:
             return self.measure(min(rows, key=lambda row: row[self.watched]))
         return self.measure(rows[-1])
 
     def check_data(self, run: Run) -> None:
-        """Looks for damage in the data, after reading failed.
+        """Checks the data for damage after reading them failed.
 
         Raises:
-            prepared.DataError: Naming the file and the record.
+            prepared.DataError: If they are damaged; names file and record.
         """
 
     def check(self, run: Run) -> None:
@@ -110,10 +110,10 @@ class FitExperiment(Experiment):
             )
 
     def make_model(self, run: Run) -> keras.Model:
-        """Builds the model on the run's devices, ready to be trained.
+        """Builds the model on the run's devices, ready for training.
 
         Raises:
-            UserError: If there is none for this method.
+            UserError: If the method does not fit it.
         """
         strategy = run.devices.make()
         with strategy.scope(), _computing_in(run.config.mixed_precision):
@@ -149,8 +149,8 @@ class FitExperiment(Experiment):
             except tf.errors.OpError as error:
                 if worker.count > 1 and isinstance(error, _LOST_WORKER):
                     raise errors.InterruptedRunError(
-                        "another worker is gone "
-                        f"({type(error).__name__}); start all of them again"
+                        "another worker is lost "
+                        f"({type(error).__name__}); restart all workers"
                     ) from None
                 self.check_data(run)
                 raise
@@ -182,7 +182,7 @@ def _read_from(run: Run, start: int) -> streams.Reading:
 
 @contextlib.contextmanager
 def _computing_in(precision: str) -> Iterator[None]:
-    """Lets layers made inside compute in another precision than float32."""
+    """Sets the precision of the layers made inside."""
     before = keras.config.dtype_policy()
     if precision != "none":
         keras.config.set_dtype_policy(f"mixed_{precision}")

@@ -24,14 +24,14 @@ _RESUMING = re.compile(r"resuming after step (\d+) of")
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """A run, and the kills it is to survive.
+    """A run and the kills it must survive.
 
     Attributes:
-        flags: Of `launch.train`, without `--run_dir`.
-        directory: Takes `undisturbed`, `killed-1`, `killed-2` and so on, and
-            what their last starts printed.
-        num_kills: How many kills.
-        seed: Decides the moments.
+        flags: Flags of `launch.train`, without `--run_dir`.
+        directory: Holds `undisturbed`, `killed-1`, `killed-2` and so on, and
+            the output of their last starts.
+        num_kills: Number of kills.
+        seed: Seed of the moments.
     """
 
     flags: Sequence[str]
@@ -42,16 +42,16 @@ class Check:
     def execute(self) -> list[str]:
         """Kills and restarts, printing a line for each kill.
 
-        A run is killed at a random moment between its first file and the end
-        that the undisturbed one suggests. If it ends before all kills are
-        done, the next run is killed. Of an earlier check only the undisturbed
-        run is used again.
+        A run is killed at a random moment between its first file and its
+        expected end, that of the undisturbed run. If it ends before all kills
+        are done, the next run is killed. Of an earlier check, only the
+        undisturbed run is reused.
 
         Returns:
-            A line for each thing that is wrong.
+            A line for each problem.
 
         Raises:
-            UserError: If the run is not possible.
+            UserError: If the run cannot start.
         """
         whole = _Disturbed(self.directory / "undisturbed", self.flags)
         if not whole.directory.exists() and any(self.directory.glob("*")):
@@ -96,8 +96,8 @@ class _Disturbed:
 
     Attributes:
         directory: The run directory.
-        step: Of the newest checkpoint.
-        problems: Checkpoints that are damaged, lost or were not used.
+        step: Step of the newest checkpoint.
+        problems: Checkpoints that were damaged, lost or not used.
     """
 
     def __init__(self, directory: pathlib.Path, flags: Sequence[str]):
@@ -109,7 +109,7 @@ class _Disturbed:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run has finished or failed."""
         record = run_directory.read(self.directory)
         return record is not None and record.results is not None
 
@@ -117,7 +117,7 @@ class _Disturbed:
         """Starts the run, or continues it.
 
         Args:
-            seconds: When to kill it, from its first file on; None for never.
+            seconds: Seconds from its first file to the kill; None for no kill.
 
         Returns:
             Whether it was killed; otherwise it has ended.
@@ -144,8 +144,8 @@ class _Disturbed:
         if code and not killed:
             last = (text.splitlines() or ["nothing"])[-1]
             raise errors.UserError(
-                f"launch.train ended with {code} and said {last!r}, expected "
-                f"0; see {self._log}."
+                f"launch.train ended with {code} and printed {last!r}, "
+                f"expected 0; see {self._log}."
             )
         if not ended:
             self._look_at_start(text, killed)
@@ -163,9 +163,9 @@ class _Disturbed:
             )
 
     def _look_at_start(self, text: str, killed: bool) -> None:
-        """Notes a start that did not go on from the newest checkpoint."""
+        """Records a start that did not resume from the newest checkpoint."""
         found = _RESUMING.search(text)
-        # A kill may come before it is said.
+        # The kill may come before the line.
         if found is None and killed:
             return
         step = int(found.group(1)) if found else 0
@@ -176,7 +176,7 @@ class _Disturbed:
             )
 
     def _look_at_checkpoints(self) -> None:
-        """Notes checkpoints that are lost or damaged."""
+        """Records lost and damaged checkpoints."""
         steps = [0]
         for path in (self.directory / "checkpoints").glob("step-*.npz"):
             if _is_whole(path):
@@ -192,15 +192,15 @@ class _Disturbed:
 
 
 def differences(expected: pathlib.Path, directory: pathlib.Path) -> list[str]:
-    """Compares what two runs ended with, bit for bit.
+    """Compares the results of two runs bit for bit.
 
     Args:
         expected: Directory of a finished run.
         directory: Directory of another one.
 
     Returns:
-        A line for each thing that differs: the log, the checkpoints that are
-        left, with all weights, other numbers, and the final metrics.
+        A line for each difference in the log, the remaining checkpoints, other
+        files of numbers, and the final metrics.
     """
     names = [
         path.relative_to(expected)
@@ -229,7 +229,7 @@ def _same_bytes(expected: pathlib.Path, path: pathlib.Path) -> bool:
 
 
 def _written(path: pathlib.Path) -> int | None:
-    """Returns when a file was written, to the nanosecond."""
+    """Returns the time a file was written, in nanoseconds."""
     return path.stat().st_mtime_ns if path.exists() else None
 
 

@@ -1,4 +1,4 @@
-"""What `fit` does besides training: checkpoints, and a stop at NaN."""
+"""Callbacks of `fit` that save checkpoints and stop at NaN."""
 
 import math
 import time
@@ -14,7 +14,7 @@ from trainers.training.clock import Clock
 
 
 class StopOnNan(keras.callbacks.Callback):
-    """Ends training with a `DivergedError` at the first loss not finite.
+    """Raises a `DivergedError` at the first loss that is not finite.
 
     Keras' `TerminateOnNaN` looks at the total alone and does not name the
     loss.
@@ -34,7 +34,7 @@ class StopOnNan(keras.callbacks.Callback):
         self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Checks the test losses, before anything is saved."""
+        """Checks the test losses before anything is saved."""
         self._check(logs)
 
     def _check(self, logs: Mapping[str, float]) -> None:
@@ -44,7 +44,7 @@ class StopOnNan(keras.callbacks.Callback):
             if name.endswith("loss") and not math.isfinite(value)
         }
         if bad:
-            # The total says less than the losses it is made of.
+            # The parts say more than their total.
             parts = [name for name in bad if name not in ("loss", "val_loss")]
             names = parts or list(bad)
             raise errors.DivergedError(
@@ -54,9 +54,9 @@ class StopOnNan(keras.callbacks.Callback):
 
 
 class SaveCheckpoints(keras.callbacks.Callback):
-    """Writes checkpoints: after each epoch, in between, and when told to stop.
+    """Saves checkpoints after each epoch, within it, and when asked to stop.
 
-    All workers decide together, so that they save and stop at one step.
+    All workers decide together, so that they save and stop at the same step.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class SaveCheckpoints(keras.callbacks.Callback):
 
         Args:
             saved: The checkpoints of the run.
-            config: Says when there is to be one.
+            config: Says when to save.
             clock: Counts the steps.
-            notice: Whether the process has been told to stop.
+            notice: Whether the process was asked to stop.
             gather: The exchange between the workers.
         """
         super().__init__()
@@ -85,15 +85,15 @@ class SaveCheckpoints(keras.callbacks.Callback):
         self._saved_at = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Takes up an epoch where it was left."""
+        """Restores the metrics of an epoch that was interrupted."""
         self._looked_at = self._clock.step
         self._saved.restore_metrics()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves in the middle of an epoch."""
+        """Saves within an epoch, if it is time to."""
         step = self._clock.step
-        # At the end of an epoch comes its test first; the sums of unfinished
-        # updates are in no checkpoint.
+        # An epoch is saved after its evaluation; checkpoints do not hold the
+        # sums of unfinished updates.
         if (
             step % self._config.steps_per_epoch == 0
             or step % self._config.gradient_accumulation_steps
@@ -109,14 +109,14 @@ class SaveCheckpoints(keras.callbacks.Callback):
             self._stop(step)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Saves a whole epoch."""
+        """Saves a finished epoch."""
         step = self._clock.step
         self._save(step, in_epoch=False)
         if step < self._config.steps and self._ask()[0]:
             self._stop(step)
 
     def _ask(self) -> tuple[bool, bool]:
-        """Whether a worker was told to stop; whether it has been long."""
+        """Returns whether a worker has to stop, and whether a save is due."""
         seconds = 60.0 * self._config.checkpoint_minutes
         late = 0.0 < seconds <= time.monotonic() - self._saved_at
         answers = self._gather(2.0 * self._notice.given + late)
@@ -153,7 +153,7 @@ class KeepBest(keras.callbacks.Callback):
         self._watched = watched
 
     def on_train_begin(self, logs=None):
-        """Makes up for a process that died before it kept the best."""
+        """Keeps the best if an earlier process died before it could."""
         self._keep()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -1,10 +1,10 @@
 """Checkpoints from which a run continues bit for bit.
 
-Keras saves neither the seed states of layers such as `Dropout` nor renames
-finished files into place, hence these. A checkpoint is one NPZ file with all
-variables of a model and its optimizer, in order, and in the middle of an epoch
-also those of its metrics, so that its row of the log comes out the same; the
-archive's checksums tell a damaged file.
+Keras saves no seed states of layers such as `Dropout`, and does not rename
+finished files into place. A checkpoint here is one NPZ file with all variables
+of a model and its optimizer, in order. Within an epoch it also holds those of
+the metrics, so that the epoch's row of the log comes out the same. The
+archive's checksums reveal a damaged file.
 """
 
 import pathlib
@@ -32,13 +32,13 @@ class Checkpoints:
         num_kept: int = 2,
         writes: bool = True,
     ):
-        """Makes nothing yet.
+        """Creates the store; writes nothing.
 
         Args:
-            directory: Where the checkpoints lie or will lie.
-            model: A built model, its optimizer built as well.
-            num_kept: How many of the newest are kept.
-            writes: Whether this process is the one that writes them.
+            directory: The folder of the checkpoints.
+            model: A built model with a built optimizer.
+            num_kept: Number of newest checkpoints to keep.
+            writes: Whether this process writes them.
         """
         self._directory = directory
         self._model = model
@@ -48,14 +48,13 @@ class Checkpoints:
         self._metrics: list[np.ndarray] = []
 
     def save(self, step: int, in_epoch: bool = False) -> pathlib.Path:
-        """Writes the state after `step` steps and drops older ones.
+        """Writes the state after `step` steps and deletes old checkpoints.
 
-        All workers have to call it; one of them writes.
+        All workers must call it; one of them writes.
 
         Args:
-            step: How many steps were taken.
-            in_epoch: Whether an epoch is not finished, so that the state of
-                its metrics counts.
+            step: Number of steps taken.
+            in_epoch: Whether to include the metrics of an unfinished epoch.
 
         Returns:
             The file.
@@ -64,7 +63,7 @@ class Checkpoints:
             UserError: If it cannot be written.
         """
         path = self._path(step)
-        # What replicas count each for itself is summed by all of them.
+        # Metrics are sums over the replicas: all of them have to read these.
         metrics = _arrays(self._model.metrics_variables if in_epoch else [])
         if not self._writes:
             return path
@@ -82,7 +81,7 @@ class Checkpoints:
         return path
 
     def keep_as_best(self, step: int) -> None:
-        """Keeps a copy of what was saved after `step` steps, for good."""
+        """Keeps a copy of the checkpoint after `step` steps."""
         if not (self._writes and self._path(step).exists()):
             return
         with (
@@ -92,10 +91,10 @@ class Checkpoints:
             shutil.copyfileobj(saved, best)
 
     def restore_best(self) -> int:
-        """Loads the checkpoint kept as the best.
+        """Loads the best checkpoint.
 
         Returns:
-            How many steps were taken up to there.
+            The number of its steps.
 
         Raises:
             UserError: If it cannot be read or belongs to another model.
@@ -112,10 +111,10 @@ class Checkpoints:
         return step
 
     def restore(self) -> int:
-        """Loads the newest checkpoint that is whole.
+        """Loads the newest intact checkpoint.
 
         Returns:
-            How many steps were taken; 0 without a checkpoint.
+            The number of its steps; 0 without a checkpoint.
 
         Raises:
             UserError: If checkpoints exist but none can be read, or it
@@ -138,7 +137,7 @@ class Checkpoints:
         return 0
 
     def restore_metrics(self) -> None:
-        """Loads the metrics of an unfinished epoch, once they are built."""
+        """Loads the metrics of an unfinished epoch after they are built."""
         variables = self._model.metrics_variables if self._metrics else []
         for variable, array in zip(variables, self._metrics, strict=True):
             variable.assign(array)
@@ -154,7 +153,7 @@ class Checkpoints:
                 f"expected {len(expected)}); use another run directory."
             )
         for variable, array in zip(self._variables, arrays, strict=True):
-            # NumPy stores types it does not know, like bfloat16, as bytes.
+            # NumPy stores types such as bfloat16 as bytes.
             variable.assign(
                 array.view(keras.backend.standardize_dtype(variable.dtype))
                 if array.dtype.kind == "V"
@@ -187,7 +186,7 @@ def _numbered(
 def _read(
     path: pathlib.Path,
 ) -> tuple[int, list[str], list[np.ndarray], list[np.ndarray]]:
-    """Reads a checkpoint: its step, names and values of variables, metrics."""
+    """Reads the step, the variables' names and values, and the metrics."""
     with np.load(path) as archive:
         names = archive["paths"].tolist()
         arrays = [archive[f"{index:05d}"] for index in range(len(names))]

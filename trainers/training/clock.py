@@ -1,13 +1,13 @@
-"""Which step a training is at."""
+"""The step count of a training run."""
 
 import keras
 
 
 class Clock(keras.callbacks.Callback):
-    """Counts steps; the first callback of `fit`, the others read it.
+    """Counts steps. It is the first callback of `fit`; the others read it.
 
-    Keras counts batches from the start of each epoch, also in an epoch that
-    an earlier process began.
+    Keras counts batches from 0 even in an epoch that an earlier process
+    began.
 
     Attributes:
         step: Steps taken.
@@ -19,7 +19,7 @@ class Clock(keras.callbacks.Callback):
 
         Args:
             steps_per_epoch: Steps in an epoch.
-            start: Steps taken before.
+            start: Steps taken by earlier processes.
         """
         super().__init__()
         self.steps_per_epoch = steps_per_epoch

@@ -1,4 +1,4 @@
-"""Which devices a run uses."""
+"""The devices of a run."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ class Devices:
         strategy: `one` device; all GPUs, or all logical CPUs, `mirrored`;
             `multi_worker`, the devices of all workers; or `auto`, which is
             mirrored if this machine has more than one device.
-        logical_cpus: How many devices to make of the CPU.
+        logical_cpus: Number of devices to split the CPU into.
     """
 
     strategy: str = "auto"
@@ -27,7 +27,7 @@ class Devices:
 
     @property
     def num_replicas(self) -> int:
-        """How many replicas `make` gives."""
+        """Number of replicas of the strategy."""
         if self.has_workers:
             return self.make().num_replicas_in_sync
         return len(self._names()) or 1
@@ -39,21 +39,21 @@ class Devices:
 
     @property
     def worker(self) -> workers.Worker:
-        """Which of the processes that train together this one is."""
+        """This process among those that train together."""
         return workers.find(self.strategy)
 
     @property
     def are_one(self) -> bool:
-        """Whether one device is asked for, or whatever there is."""
+        """Whether `strategy` is one device, or leaves the choice open."""
         return self.strategy in ("auto", "one") and self.logical_cpus == 1
 
     def start(self) -> None:
-        """Gets the process ready, before anything else uses TensorFlow.
+        """Prepares the process before anything else uses TensorFlow.
 
-        Under `multi_worker` it returns when all workers are there.
+        With `multi_worker` it returns when all workers have joined.
 
         Raises:
-            UserError: If that is not possible.
+            UserError: If the devices cannot be used.
         """
         if self.has_workers:
             if self.logical_cpus > 1:
@@ -69,7 +69,7 @@ class Devices:
         """Makes the distribution strategy.
 
         Returns:
-            The strategy; for one device TensorFlow's default.
+            The strategy; TensorFlow's default for one device.
         """
         if self.has_workers:
             return _join(self.worker)
@@ -81,7 +81,7 @@ class Devices:
         )
 
     def wait(self) -> None:
-        """Waits until every worker is here; without workers not at all."""
+        """Waits for all workers, if there are several."""
         if self.has_workers:
             exchange.Gathering(self.make(), self.worker)(0.0)
 
@@ -102,13 +102,13 @@ DEFAULT_DEVICES = Devices()
 
 
 def split_cpu(count: int) -> None:
-    """Makes `count` logical devices of the CPU.
+    """Splits the CPU into `count` logical devices.
 
     Args:
-        count: How many; 1 leaves everything as it is.
+        count: Number of devices; 1 changes nothing.
 
     Raises:
-        UserError: If TensorFlow has started with fewer.
+        UserError: If TensorFlow has already started with fewer.
     """
     if count == 1:
         return
@@ -128,7 +128,7 @@ def split_cpu(count: int) -> None:
 
 @functools.cache
 def _join(worker: workers.Worker) -> tf.distribute.Strategy:
-    """Joins the other workers; TensorFlow can do so once in a process."""
+    """Joins the other workers, which TensorFlow allows once in a process."""
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": worker.addresses}),
         task_type="worker",

@@ -1,4 +1,4 @@
-"""How batches reach the replicas of a run."""
+"""Distributes batches over the replicas of a run."""
 
 import functools
 import itertools
@@ -15,15 +15,15 @@ def distribute_training(
     worker: workers.Worker,
     dataset: tf.data.Dataset,
 ):
-    """Hands a worker's part of endless batches to its replicas.
+    """Distributes a worker's part of endless batches over its replicas.
 
     Args:
         strategy: The strategy.
         worker: This worker.
-        dataset: Its part of each batch, of `worker.shard`.
+        dataset: The worker's part of each batch, as `worker.shard` says.
 
     Returns:
-        What `fit` takes. A process alone leaves the distribution to Keras.
+        Data for `fit`. A single process leaves the distribution to Keras.
     """
     if worker.count == 1:
         return dataset
@@ -33,7 +33,7 @@ def distribute_training(
         return tf.reshape(tensor, [num_local, -1, *tensor.shape[1:]])
 
     parts = dataset.map(lambda *batch: tf.nest.map_structure(split, batch))
-    # Without an end there is nothing to agree on in each step.
+    # Workers need not agree in each step whether endless data have ended.
     endless = tf.data.experimental.assert_cardinality(
         tf.data.INFINITE_CARDINALITY
     )
@@ -46,7 +46,7 @@ def distribute_test(
     worker: workers.Worker,
     dataset: tf.data.Dataset,
 ):
-    """Deals the examples of each batch out to all replicas, none twice.
+    """Deals the examples of each batch to all replicas, each exactly once.
 
     Every replica gets a part of every batch, which may be empty, so that all
     workers see the same number of batches.
@@ -57,7 +57,7 @@ def distribute_test(
         dataset: Whole batches, the same on each worker.
 
     Returns:
-        What `evaluate` takes. A process alone leaves the distribution to
+        Data for `evaluate`. A single process leaves the distribution to
         Keras.
     """
     if worker.count == 1:
@@ -81,7 +81,7 @@ def distribute_test(
 
 
 def shard_by_example(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Lets `predict` keep the order of the examples on several replicas."""
+    """Keeps the order of examples in `predict` on several replicas."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.DATA
@@ -90,7 +90,7 @@ def shard_by_example(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 class BatchFunction:
-    """A function of batches, for as many at a time as there are replicas."""
+    """Applies a function to as many batches at a time as there are replicas."""
 
     def __init__(
         self,
@@ -98,13 +98,13 @@ class BatchFunction:
         worker: workers.Worker,
         function: Callable,
     ):
-        """Makes it.
+        """Compiles the function.
 
         Args:
             strategy: The strategy.
             worker: This worker.
-            function: From inputs to tensors, without any communication
-                between replicas.
+            function: Maps inputs to tensors, without communication between
+                replicas.
         """
         self._strategy = strategy
         self._worker = worker
@@ -123,11 +123,11 @@ class BatchFunction:
         """Applies the function to this worker's share of the batches.
 
         Args:
-            batches: Pairs of inputs and what else is known, the same on all
+            batches: Pairs of inputs and anything else, the same on all
                 workers.
 
         Yields:
-            What else is known of each batch, and the result.
+            The second part of each pair, and the result.
         """
         stream = iter(batches.shard(self._worker.count, self._worker.index))
         while group := list(itertools.islice(stream, self._num_local)):

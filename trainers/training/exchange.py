@@ -1,4 +1,4 @@
-"""Numbers that the workers of a run tell each other."""
+"""Exchanges numbers between the workers of a run."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,7 +7,7 @@ from trainers.training import workers
 
 
 class Gathering:
-    """Gathers a number of each worker; also a barrier."""
+    """Gathers a number from each worker; also serves as a barrier."""
 
     def __init__(
         self, strategy: tf.distribute.Strategy, worker: workers.Worker

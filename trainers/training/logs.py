@@ -1,4 +1,4 @@
-"""The log of a run, a row for each epoch."""
+"""The log of a run, with a row for each epoch."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from trainers.training.clock import Clock
 
 
 class CsvLog(keras.callbacks.Callback):
-    """Keeps `metrics.csv` over several starts.
+    """Writes `metrics.csv` across restarts.
 
     Keras' `CSVLogger` appends: a process that is killed between the row and
     the checkpoint would write the row twice. This one replaces the file and
@@ -27,7 +27,7 @@ class CsvLog(keras.callbacks.Callback):
         Args:
             path: The file.
             clock: Counts the steps.
-            writes: Whether this process is the one that writes it.
+            writes: Whether this process writes it.
         """
         super().__init__()
         self._path = path
@@ -36,7 +36,7 @@ class CsvLog(keras.callbacks.Callback):
         self.rows = read_csv(path)
 
     def rewind(self, step: int) -> None:
-        """Drops the rows that come after `step`."""
+        """Drops the rows after `step`."""
         self.rows = [row for row in self.rows if row["step"] <= step]
 
     def on_epoch_end(self, epoch, logs=None):
@@ -52,7 +52,7 @@ class CsvLog(keras.callbacks.Callback):
 
 
 def read_csv(path: pathlib.Path) -> list[dict[str, float]]:
-    """Reads `metrics.csv`; a file that is not there has no rows."""
+    """Reads `metrics.csv`; returns no rows if it does not exist."""
     if not path.exists():
         return []
     with open(path, newline="") as file:

@@ -1,4 +1,4 @@
-"""Training on `model.fit` that may be stopped and started at any time."""
+"""Trains with `model.fit`, across interruptions at any time."""
 
 import contextlib
 import pathlib
@@ -41,24 +41,24 @@ def fit(
     worker: workers.Worker | None = None,
     notice: preemption.Notice | None = None,
 ) -> list[dict[str, Any]]:
-    """Trains a model from its last checkpoint, if any, to the end.
+    """Trains a model from its last checkpoint, if any, to its last step.
 
-    On one CPU replica the weights and the log are bit for bit the same however
-    often the process was killed; on several the log's row of an epoch that
-    was cut in two is the same up to rounding.
+    On one CPU replica the weights and the log are bit for bit the same, however
+    often the process was killed. On several replicas, the row of an
+    interrupted epoch is the same up to rounding.
 
     Args:
         model: A compiled model, built with its optimizer.
         training_data: Maps a step to endless batches, the worker's part.
         test_data: Evaluated after each epoch, the same on all workers.
-        config: How many steps there are and when to save.
-        directory: The run directory; the chief writes.
-        progress: Shows how far the training is.
-        watched: A logged metric; the model ends with the weights of its
-            lowest value. None for those of the last step.
-        more: Callbacks; what they add to the logs of an epoch is logged.
-        worker: This worker; by default it is alone.
-        notice: Whether the process has been told to stop.
+        config: The number of steps, and when to save.
+        directory: The run directory; only the chief writes.
+        progress: Shows the progress.
+        watched: A logged metric; the model ends with the weights at its
+            lowest value, or those of the last step if it is None.
+        more: Further callbacks; their additions to the logs are logged.
+        worker: This worker; by default the only one.
+        notice: Whether the process was asked to stop.
 
     Returns:
         The logs of every epoch, with the step.
@@ -116,7 +116,7 @@ class _Session:
         self.log.rewind(start)
 
     def add_callbacks(self, more, watched, notice) -> None:
-        """Lists the callbacks in the order in which they have to act."""
+        """Lists the callbacks in the order in which they must act."""
         stop = callbacks.StopOnNan(self.clock)
         self.callbacks = [self.clock, stop, *more, self.log]
         if self._worker.is_chief:
@@ -134,14 +134,14 @@ class _Session:
             )
 
     def fit(self, training_data, test_data) -> None:
-        """Trains what is left of a begun epoch, then all others."""
+        """Trains the rest of an interrupted epoch, then the other epochs."""
         steps_per_epoch = self._config.steps_per_epoch
         test_data = distribution.distribute_test(
             self._model.distribute_strategy, self._worker, test_data
         )
         epoch, done = divmod(self.clock.step, steps_per_epoch)
         if done:
-            # Metrics exist, and can be restored, once they were used.
+            # Keras builds metrics on first use; restoring has to wait for it.
             self._model.evaluate(test_data, steps=1, verbose=0)
             self._fit_epochs(training_data, test_data, epoch, epoch + 1, done)
             epoch += 1
@@ -152,7 +152,7 @@ class _Session:
     def _fit_epochs(
         self, training_data, test_data, first: int, last: int, done: int = 0
     ) -> None:
-        """Trains epochs, the first of them from its step `done` on."""
+        """Trains epochs, the first of them from its step `done`."""
         steps_per_epoch = self._config.steps_per_epoch
         data = distribution.distribute_training(
             self._model.distribute_strategy,
@@ -160,7 +160,7 @@ class _Session:
             training_data(first * steps_per_epoch + done),
         )
         with warnings.catch_warnings(), _writing_events(self._events):
-            # Keras says so of test data whose length it does not know.
+            # Keras warns about test data of unknown length.
             warnings.filterwarnings("ignore", "Your input ran out of data")
             self._model.fit(
                 data,
@@ -181,7 +181,7 @@ class _Session:
 
 @contextlib.contextmanager
 def _writing_events(directory: pathlib.Path) -> Iterator[None]:
-    """Lets a summary that TensorFlow cannot write be told in one line."""
+    """Reports summaries that TensorFlow cannot write in one line."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -190,6 +190,6 @@ def _writing_events(directory: pathlib.Path) -> Iterator[None]:
         reason = error.message.splitlines()[0].rpartition("; ")[2]
         raise errors.UserError(
             f"{directory} cannot be written ({reason}); no checkpoint is lost. "
-            "Make room, or see to the permissions, and use the same command "
-            "again."
+            "Free some space or fix the permissions, then run the same "
+            "command again."
         ) from None

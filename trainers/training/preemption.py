@@ -1,4 +1,4 @@
-"""SIGTERM, with which schedulers take a machine away, as a request."""
+"""Handles SIGTERM, by which schedulers reclaim a machine, as a request."""
 
 import contextlib
 import dataclasses
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 @dataclasses.dataclass
 class Notice:
-    """Whether the process has been told to stop.
+    """Whether the process was asked to stop.
 
     Attributes:
-        given: Whether SIGTERM has come.
+        given: Whether SIGTERM has arrived.
     """
 
     given: bool = False
@@ -19,10 +19,10 @@ class Notice:
 
 @contextlib.contextmanager
 def watching() -> Iterator[Notice]:
-    """Notes SIGTERM inside, in place of ending at once.
+    """Records SIGTERM instead of ending at once.
 
     Yields:
-        What was noted so far.
+        The notice.
     """
     notice = Notice()
 
@@ -35,14 +35,14 @@ def watching() -> Iterator[Notice]:
 
 @contextlib.contextmanager
 def interrupting() -> Iterator[None]:
-    """Lets SIGTERM interrupt as Ctrl-C does, so that what is open is closed."""
+    """Makes SIGTERM interrupt like Ctrl-C, so that everything is closed."""
     with _handled_by(signal.default_int_handler):
         yield
 
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable) -> Iterator[None]:
-    # TensorFlow's own handler, which Python cannot name, only swallows it.
+    # Python sees TensorFlow's handler, which ignores the signal, as None.
     before = signal.signal(signal.SIGTERM, handler) or signal.SIG_DFL
     try:
         yield

@@ -1,4 +1,4 @@
-"""How far a training is, on a terminal or in a log."""
+"""Shows the progress of a run, on a terminal or in a log."""
 
 import sys
 import time
@@ -12,26 +12,26 @@ _SHOWN = 8
 
 
 class Progress:
-    """Shows how far a long piece of work is.
+    """Shows the progress of long work.
 
     Args:
-        bar: Whether to show Keras' progress bar, if the output is a terminal.
-        seconds: Seconds between two lines elsewhere.
+        bar: Whether to show Keras' progress bar on a terminal.
+        seconds: Seconds between two lines of text.
     """
 
     def __init__(self, bar: bool = False, seconds: float = 10.0):
-        """Starts the clock."""
+        """Starts the timer."""
         self._bar = bar
         self._seconds = seconds
         self._printed = time.monotonic()
 
     def update(self, done: int, total: int, text: str) -> None:
-        """Prints a line unless the last one is recent.
+        """Prints a line unless the last one was recent.
 
         Args:
             done: Steps done.
             total: Steps in all.
-            text: What to say of them.
+            text: The state, such as the losses.
         """
         now = time.monotonic()
         if now - self._printed >= self._seconds and done < total:
@@ -39,25 +39,25 @@ class Progress:
             self._printed = now
 
     def callback(self, clock: Clock) -> keras.callbacks.Callback:
-        """Returns what shows the progress of `fit`."""
+        """Returns the callback that shows the progress of `fit`."""
         if self._bar and sys.stdout.isatty():
             return ProgressBar()
         return PrintEpochs(clock, self)
 
 
 class ProgressBar(keras.callbacks.ProgbarLogger):
-    """Keras' progress bar, without the single losses if there are many."""
+    """Keras' progress bar; leaves out the per-loss values of many losses."""
 
     def set_params(self, params):
-        """Shows the bar although `fit` is told to print nothing."""
+        """Shows the bar although `fit` runs with verbose=0."""
         super().set_params({**params, "verbose": 1})
 
     def on_train_batch_end(self, batch, logs=None):
-        """Moves on."""
+        """Advances the bar."""
         super().on_train_batch_end(batch, _brief(logs))
 
     def on_epoch_end(self, epoch, logs=None):
-        """Ends a line."""
+        """Ends the line of the epoch."""
         super().on_epoch_end(epoch, _brief(logs))
 
 
@@ -73,7 +73,7 @@ def _brief(logs: Mapping[str, float]) -> dict[str, float]:
 
 
 class PrintEpochs(keras.callbacks.Callback):
-    """Prints the losses of an epoch, every few seconds."""
+    """Prints the losses after an epoch, every few seconds."""
 
     def __init__(self, clock: Clock, progress: Progress):
         """Makes the callback.
@@ -87,7 +87,7 @@ class PrintEpochs(keras.callbacks.Callback):
         self._progress = progress
 
     def on_epoch_end(self, epoch, logs=None):
-        """Prints."""
+        """Prints the losses, unless the last line was recent."""
         self._progress.update(
             self._clock.step,
             self.params["epochs"] * self._clock.steps_per_epoch,

@@ -22,8 +22,9 @@ class Worker:
     """One of the processes that train together.
 
     Attributes:
-        index: Which one, from 0 on; 0 is the chief, who writes all files.
-        addresses: `host:port` of each, in order; empty for a process alone.
+        index: Index of the worker; 0 is the chief, which writes all files.
+        addresses: `host:port` of each worker, in order; empty for a single
+            process.
     """
 
     index: int = 0
@@ -31,32 +32,32 @@ class Worker:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of workers."""
         return max(len(self.addresses), 1)
 
     @property
     def is_chief(self) -> bool:
-        """Whether this one writes the files of the run."""
+        """Whether this worker writes the files of the run."""
         return self.index == 0
 
     @property
     def shard(self) -> streams.Shard:
-        """The part of every batch that this one reads."""
+        """The part of every batch that this worker reads."""
         return streams.Shard(self.index, self.count)
 
 
 def find(strategy: str) -> Worker:
-    """Finds out which worker this process is, from its environment.
+    """Finds this process among the workers, from its environment.
 
     Args:
-        strategy: One of `strategies.NAMES`; all but `multi_worker` are for a
-            process alone.
+        strategy: One of `devices.NAMES`; all but `multi_worker` are for a
+            single process.
 
     Returns:
-        The worker that `TF_CONFIG` says, or else Slurm's variables.
+        The worker named by `TF_CONFIG`, or else by Slurm's variables.
 
     Raises:
-        UserError: If neither names workers, or what they say is no cluster.
+        UserError: If neither is set, or the one that is set is invalid.
     """
     if strategy != MULTI_WORKER:
         return Worker()
@@ -78,7 +79,7 @@ def from_tf_config(text: str) -> Worker:
             {"type": "worker", "index": 0}}`; a `chief` comes first.
 
     Raises:
-        UserError: If it is something else.
+        UserError: If the text is invalid.
     """
     try:
         value = json.loads(text)
@@ -99,15 +100,16 @@ def from_tf_config(text: str) -> Worker:
 def from_slurm(environment: Mapping[str, str]) -> Worker:
     """Reads a worker from the variables of a Slurm job step.
 
-    The port follows from the job's number, so that jobs that share a node do
-    not meet. The tasks have to be laid out in blocks, as `srun` does it.
+    The port is derived from the job's number, so that jobs on one node do not
+    collide. The tasks must be laid out in blocks, the default of `srun`.
+    TensorFlow's `SlurmClusterResolver` gives all jobs the same port.
 
     Args:
         environment: Has `SLURM_PROCID`, `SLURM_STEP_NODELIST`,
             `SLURM_STEP_TASKS_PER_NODE` and `SLURM_JOB_ID`.
 
     Raises:
-        UserError: If one of them is missing or makes no sense.
+        UserError: If one of them is missing or invalid.
     """
     try:
         hosts = expand_hosts(environment["SLURM_STEP_NODELIST"])
@@ -124,17 +126,17 @@ def from_slurm(environment: Mapping[str, str]) -> Worker:
             raise ValueError(f"no task {index} among {len(addresses)}")
     except (ValueError, KeyError) as error:
         raise errors.UserError(
-            f"--strategy={MULTI_WORKER}: Slurm's variables say nothing of "
-            f"the tasks of a step ({error}); {_HELP}."
+            f"--strategy={MULTI_WORKER}: Slurm's variables describe no tasks "
+            f"of a step ({error}); {_HELP}."
         ) from None
     return Worker(index, addresses)
 
 
 def expand_hosts(text: str) -> list[str]:
-    """Expands Slurm's list of hosts, such as `a[01-03,7],b`, in its order.
+    """Expands Slurm's list of hosts, such as `a[01-03,7],b`, in order.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If a number in it is invalid.
     """
     hosts = []
     for part in re.findall(r"[^,\[\]]+(?:\[[^\]]*\][^,\[\]]*)?", text):
