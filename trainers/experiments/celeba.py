@@ -1,43 +1,32 @@
 r"""CelebA: forty attributes of a face, one loss each.
 
 Section 4.2 and appendix A.4 of Chen et al., NeurIPS 2020: a convolutional
-trunk, two dense layers that all losses share, 40 sigmoid cross-entropies,
-batch 8, Adam at 1e-3, times 0.96 every 2,400 steps (MGDA 100 times lower).
-Methods act after the last convolution. The best step is reported.
+trunk, two dense layers shared by all losses, 40 sigmoid cross-entropies, batch
+8, Adam at 1e-3 (MGDA: 1e-5), times 0.96 every 2,400 steps. Methods act after
+the last convolution. The report shows the best step.
 
     python -m launch.compare --experiment=celeba --data_dir=DATA \
         --run_dir=DIR --seeds=0,1,2 --methods="baseline,clip(1.0),\
     penalty(0.1),mgda,pcgrad,gradnorm,random_graddrop,graddrop,\
     gradnorm+graddrop,graddrop(marginalize_batch=False)"
 
-is Table 1, Table 4 and Figure 3 of the paper, whose numbers are
-
-| method | error % | max F1 | speed |
-| --- | --- | --- | --- |
-| baseline | 8.71 | 29.35 | 1.00 |
-| gradient clipping | 8.70 | 29.34 | 1.00 |
-| gradient penalty | 8.63 | 29.43 | 0.35 |
-| MGDA | 10.82 | 26.00 | 0.25 |
-| PCGrad | 8.72 | 29.25 | 0.20 |
-| GradNorm | 8.68 | 29.32 | 0.41 |
-| Random GradDrop | 8.60 | 29.42 | 0.45 |
-| GradDrop | 8.52 | 29.57 | 0.45 |
-| GradNorm + GradDrop | 8.57 | 29.50 | |
+reproduces Table 1, Table 4 and Figure 3 of the paper. The report shows the
+paper's numbers, `_PAPER` below, next to the measured ones.
 
 A step of the baseline is 316 billion operations, counted from the shapes: 32 ms
-at 10 TFLOP/s, 1.8 hours for the default 200,000 steps. With the speeds that
-`launch.benchmark --suite=shared` measured (docs/results.md), a run of GradDrop,
-PCGrad, MGDA or GradNorm takes 2.3 to 2.5 hours there; the gradient penalty,
-which goes backward twice, about four. Ten methods and three seeds are three
-days of one such GPU, evaluation not counted. No GPU was there to measure on.
+at 10 TFLOP/s, 1.8 hours for the default 200,000 steps. With the speeds measured
+by `launch.benchmark --suite=shared` (docs/results.md), a run of GradDrop,
+PCGrad, MGDA or GradNorm takes 2.3 to 2.5 hours, and the gradient penalty, with
+two backward passes, about four. Ten methods and three seeds take three days on
+one such GPU, without evaluation. None of this was measured on a GPU.
 
-Max F1 is the best F1 of each attribute over decision thresholds, then the mean.
-The paper's column reads like half of that; ours is not halved.
+Max F1 is the mean over the attributes of their best F1 over decision
+thresholds. The paper's column looks like half of that; ours is not halved.
 
-Any other prepared data set of images and attributes does as well, see
-`data/attributes.py`: `--config.dataset=cmu_faces
---config.labels=pose,expression,eyes`. `python -m launch.draw_faces` makes one
-with CelebA's own schema, of any size.
+Any prepared data set of images and attributes can be used, see
+`data/attribute_sets.py`: `--config=cmu_faces` reads small photographs, and
+`--config=drawn_faces` what `launch.draw_faces` makes, with CelebA's own schema
+and of any size.
 """
 
 import dataclasses
@@ -61,7 +50,7 @@ from trainers.training import distribution, schedules
 
 _TABLE = "attributes.csv"
 _MONITORED_BATCHES = 16
-# Error and max F1, in %.
+# Error and max F1, in %; their speeds are in `benchmarks/methods.py`.
 _PAPER = {
     "baseline": (8.71, 29.35),
     "clip(1.0)": (8.70, 29.34),
@@ -84,23 +73,23 @@ class CelebaConfig(config_lib.FitConfig):
     """Values of the CelebA experiment.
 
     Attributes:
-        learning_rate: Of Adam, at the start.
-        learning_rate_factors: Factors on it by method, as in `mgda=0.01`.
-        decay_rate: What it is multiplied by.
-        decay_steps: How often that happens.
-        dataset: Name of a prepared data set.
-        labels: Its features that hold attributes, separated by commas.
-        training_split: What is trained on.
-        evaluation_split: What is reported.
-        height: Rows of an image.
-        width: Columns of an image.
-        crop: Side of the square cut out of the middle first; 0 for none.
-        channels: Of the first convolution; the others have 2, 4 and 8 times
-            as many, the dense layers 8 times.
-        synchronized_batch_norm: Whether its statistics are those of all
-            replicas. They then train like one, but per-loss gradients of
-            dense layers cost a backward pass each.
-        monitor_steps: How often the gradients are looked at; 0 for never.
+        learning_rate: Initial learning rate of Adam.
+        learning_rate_factors: Its factors by method, such as `mgda=0.01`.
+        decay_rate: Its factor every `decay_steps` steps.
+        decay_steps: Steps between two decays.
+        dataset: Name of the prepared data set.
+        labels: Its features with attributes, separated by commas.
+        training_split: Split for training.
+        evaluation_split: Split for evaluation.
+        height: Height of an image.
+        width: Width of an image.
+        crop: Side of the centre crop taken before resizing; 0 for none.
+        channels: Channels of the first convolution; the others have 2, 4 and
+            8 times as many, the dense layers 8 times.
+        synchronized_batch_norm: Whether batch norm uses the statistics of all
+            replicas. They then train like one, but each per-loss gradient
+            of the dense layers costs a backward pass.
+        monitor_steps: Steps between samples of the gradients; 0 for none.
     """
 
     steps: int = 200_000
@@ -268,8 +257,8 @@ class Celeba(fit_experiment.FitExperiment):
     def callbacks(
         self, run: experiment.Run, model: keras.Model
     ) -> Sequence[keras.callbacks.Callback]:
-        """Looks at the gradients of batches of an order of their own."""
-        # It measures a whole batch on one device: the chief is enough.
+        """Monitors the gradients on batches in a separate order."""
+        # A measurement runs on one device: the chief is enough.
         if not (run.config.monitor_steps and run.worker.is_chief):
             return []
         batches = self._data(run).training_batches(
@@ -294,7 +283,7 @@ class Celeba(fit_experiment.FitExperiment):
     def conclude(
         self, run: experiment.Run, model: keras.Model
     ) -> dict[str, float]:
-        """Writes `attributes.csv`, and says what a constant guess gives."""
+        """Writes `attributes.csv`; returns the error of a constant guess."""
         data = self._data(run)
         logits = model.predict(
             distribution.shard_by_example(self.test_data(run)), verbose=0

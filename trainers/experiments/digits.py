@@ -1,17 +1,17 @@
-"""Two overlapped digits, one loss for each: two tasks on real scans.
+"""Two overlapping digits, one loss for each, on real scans.
 
-Each image holds two handwritten digits, one in the upper left and one in the
-lower right corner, over each other in the middle (`data/digits.py`). A small
-convolutional trunk is shared by two heads, which name one digit each. The
-paper has no such experiment; the task follows MultiMNIST (Sabour et al., 2017;
-Sener and Koltun, 2018), on scans that need no download.
+Each image holds two handwritten digits, in the upper left and the lower right
+corner, which overlap in the middle (`data/digits.py`). Two heads, one for each
+digit, share a small convolutional trunk. The paper has no such experiment; the
+task follows MultiMNIST (Sabour et al., 2017; Sener and Koltun, 2018), with
+scans that need no download.
 
 Every method trains with the same optimizer, batches and number of steps, and
-is measured after the last step, on pairs of scans that were not trained on.
+is measured after the last step on pairs of held-out scans.
 
     python -m launch.compare --experiment=digits --run_dir=DIR
 
-gives, with 10 seconds of processor time a run (mean and standard deviation
+prints, after 10 seconds of processor time per run (mean and standard deviation
 over the seeds 0, 1, 2):
 
 | method | error % | test loss |
@@ -25,9 +25,9 @@ over the seeds 0, 1, 2):
 | gradnorm+graddrop | 3.96 +- 0.73 | 0.257 +- 0.048 |
 
 With three seeds every difference from the baseline is within the noise. The
-network and the learning rate were chosen from six tries by the test error of
-baseline and GradDrop with seed 0, so these errors are a little too low; no
-other method had a say in it.
+network and the learning rate were chosen from six candidates by the test error
+of baseline and GradDrop with seed 0, without the other methods, so these errors
+are slightly optimistic.
 """
 
 import dataclasses
@@ -52,12 +52,12 @@ class DigitsConfig(config_lib.FitConfig):
     """Values of the digits experiment.
 
     Attributes:
-        learning_rate: Of Adam, at the start; it falls to zero as a cosine.
-        canvas: Height and width of the images; scans have 8.
-        dropout: Share of the trunk's activations that is dropped.
+        learning_rate: Initial learning rate of Adam; follows a cosine to zero.
+        canvas: Height and width of the images; a scan has 8.
+        dropout: Dropout rate of the trunk's activations.
         training_pairs: Size of the training set.
         test_pairs: Size of the test set.
-        split_seed: Decides which scans are for training.
+        split_seed: Seed of the split into training and test scans.
     """
 
     steps: int = 400
@@ -80,7 +80,7 @@ class DigitsConfig(config_lib.FitConfig):
 
 
 def make_trunk(canvas: int, dropout: float = 0.0) -> keras.Model:
-    """Makes the shared part: images to activations."""
+    """Makes the trunk: images to activations."""
     inputs = keras.Input((canvas, canvas, 1), name="image")
     hidden = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(
         inputs
@@ -139,7 +139,7 @@ class Digits(fit_experiment.FitExperiment):
     """See the module's documentation."""
 
     name = "digits"
-    title = "two overlapped digits, one classifier for each"
+    title = "two overlapping digits, one classifier for each"
     defaults = DigitsConfig()
     num_losses = len(POSITIONS)
     table = (

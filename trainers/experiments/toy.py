@@ -3,17 +3,17 @@
 Source: Chen et al., NeurIPS 2020, section 4.1, appendix A.3 and Figure 2. The
 losses are `sin(a w + b) + 1` for the five (a, b) below; SGD with a learning
 rate of 0.2, halved every 1,000 steps, takes 10,000 steps from each of 200
-random starts. The range of the starts, [-10, 10], is our choice, and so is to
-take `w` itself as the shared activation. Their sum has many local minima; the
-global minimum is 1.4133. The paper prints no numbers for it.
+random starts. The range of the starts, [-10, 10], is our choice, as is `w`
+itself as the shared activation. The sum of the losses has many local minima;
+its global minimum is 1.4133. The paper gives no numbers.
 
 All 200 runs of a method advance together, and every method starts from the
-same 200 points. Inner products (PCGrad, MGDA) and weights (GradNorm) are per
-run.
+same 200 points. Each run has its own inner products (PCGrad, MGDA) and weights
+(GradNorm).
 
     python -m launch.compare --experiment=toy --seeds=0 --run_dir=DIR
 
-gives, on two CPU cores (mean and standard deviation over the 200 starts):
+prints, on two CPU cores (mean and standard deviation over the 200 starts):
 
 | method | final loss | median | at the global minimum |
 | --- | --- | --- | --- |
@@ -25,10 +25,10 @@ gives, on two CPU cores (mean and standard deviation over the 200 starts):
 | gradnorm | 4.153 +- 1.271 | 4.433 | 0.0 % |
 | gradnorm+graddrop | 3.413 +- 1.513 | 3.360 | 3.5 % |
 
-PCGrad and MGDA stay where two losses disagree in sign: in one dimension such a
+PCGrad and MGDA stop where two losses disagree in sign: in one dimension such a
 point leaves them no direction. Random GradDrop reaches the global minimum from
-more starts than GradDrop. A method takes 1 to 20 seconds; the longest is MGDA,
-with a small optimisation in each step.
+more starts than GradDrop. A method takes 1 to 20 seconds; MGDA, which solves a
+small optimization problem in each step, takes longest.
 """
 
 import dataclasses
@@ -57,10 +57,10 @@ class ToyConfig(config_lib.Config):
     """Values of the toy experiment.
 
     Attributes:
-        num_starts: How many runs, each from its own start.
+        num_starts: Number of runs, each from its own start.
         steps: SGD steps.
-        learning_rate: Of the first steps.
-        halve_every: After how many steps the learning rate is halved.
+        learning_rate: Initial learning rate.
+        halve_every: Steps after which the learning rate is halved.
         start_range: The starts are uniform in [-start_range, start_range].
     """
 
@@ -83,7 +83,7 @@ def derivatives(weight: tf.Tensor) -> tf.Tensor:
 
 
 def draw_starts(config: ToyConfig, seed: int) -> np.ndarray:
-    """Draws the starts `[num_starts]`, which no method changes."""
+    """Draws the starts `[num_starts]`, the same for every method."""
     generator = np.random.default_rng(seed)
     return generator.uniform(
         -config.start_range, config.start_range, config.num_starts
@@ -108,7 +108,7 @@ class Descent:
         )
 
     def initial_weighting(self) -> dict[str, tf.Tensor]:
-        """Gives the weighting's state for each start, `[num_starts, ...]`."""
+        """Returns the weighting's state for each start, `[num_starts, ...]`."""
         weighting = self._state.weighting
         if weighting is None:
             return {}
@@ -125,14 +125,14 @@ class Descent:
         learning_rate: float,
         num_steps: int,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Takes some steps of one learning rate.
+        """Takes some steps with one learning rate.
 
         Args:
             weights: The weight of each run, `[num_starts]`.
             weighting: State of the weighting, from `initial_weighting`.
             first_step: Number of the first step.
-            learning_rate: Of these steps.
-            num_steps: How many.
+            learning_rate: Learning rate of these steps.
+            num_steps: Number of steps.
 
         Returns:
             The weights and the weighting afterwards, and the sum of the losses
