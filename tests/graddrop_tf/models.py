@@ -71,12 +71,12 @@ class Kind:
         if self.name == "layer":
             layers = [c.build() for c in gd.Recipe.parse(recipe).combiners]
             branches = gd.Chain(layers, num_losses=NUM_LOSSES)(features)
-            outputs = self._heads(branches)
+            outputs = self.heads_on(branches)
             return keras.Model(inputs, outputs)
         trunk = keras.Model(inputs, features, name="trunk")
         shared = keras.Input([trunk_units], name="features")
         if self.name == "heads":
-            outputs = self._heads([shared] * NUM_LOSSES)
+            outputs = self.heads_on([shared] * NUM_LOSSES)
         else:
             hidden = keras.layers.Dense(5, activation="tanh")(shared)
             outputs = keras.layers.Dense(
@@ -87,7 +87,8 @@ class Kind:
             trunk, heads, recipe=gd.Recipe.parse(recipe), **options
         )
 
-    def _heads(self, branches):
+    def heads_on(self, branches):
+        """Returns an output for each branch."""
         return [
             keras.layers.Dense(1, name=name, dtype="float32")(branch)
             for name, branch in zip(NAMES, branches, strict=True)

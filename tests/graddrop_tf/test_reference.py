@@ -1,7 +1,7 @@
 """The library against the slow reference, on random cases.
 
 `cases.py` says how the cases keep away from ties; exact ties are the subject
-of `test_laws.py`.
+of `methods/graddrop/test_function.py`.
 
 Half precision: the reference receives the values as they were rounded to
 half, so only the arithmetic differs. The library takes purity in float32

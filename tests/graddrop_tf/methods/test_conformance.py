@@ -251,11 +251,11 @@ def without_methods(kind):
     inputs = keras.Input([6], name="x")
     features = keras.layers.Dense(8, activation="tanh")(inputs)
     if kind is LAYER:
-        return keras.Model(inputs, kind._heads([features] * NUM_LOSSES))
+        return keras.Model(inputs, kind.heads_on([features] * NUM_LOSSES))
     trunk = keras.Model(inputs, features)
     shared = keras.Input([8])
     if kind is HEADS:
-        heads = keras.Model(shared, kind._heads([shared] * NUM_LOSSES))
+        heads = keras.Model(shared, kind.heads_on([shared] * NUM_LOSSES))
     else:
         hidden = keras.layers.Dense(5, activation="tanh")(shared)
         heads = keras.Model(shared, keras.layers.Dense(NUM_LOSSES)(hidden))

@@ -34,23 +34,6 @@ def test_weights_begin_at_one(T):
     )
 
 
-def test_two_steps_by_hand():
-    method = gd.GradNorm(alpha=1.0, learning_rate=0.1)
-    # The first step records the losses: both ratios are 1, both targets the
-    # mean norm (3 + 1) / 2 = 2; the slopes are +3 and -1, the weights 0.7
-    # and 1.1, and times 2 / 1.8 they are 7/9 and 11/9.
-    state = step(method, method.initial_state(2), [2.0, 5.0], [3.0, 1.0])
-    np.testing.assert_allclose(
-        weights(method, state), [7 / 9, 11 / 9], rtol=1e-6
-    )
-    # Ratios 1/2 and 1, mean 3/4: rates 2/3 and 4/3. The norms are 7/9 and
-    # 22/9, mean 29/18, the targets 29/27 and 58/27: below and above. The
-    # slopes are -1 and +2, the weights 7/9 + 0.1 and 11/9 - 0.2, sum 1.9.
-    state = step(method, state, [1.0, 5.0], [1.0, 2.0])
-    want = np.array([7 / 9 + 0.1, 11 / 9 - 0.2]) * 2.0 / 1.9
-    np.testing.assert_allclose(weights(method, state), want, rtol=1e-6)
-
-
 def test_alpha_bends_the_targets():
     # Ratios 1/4 and 1, mean 5/8: rates 0.4 and 1.6. Norms 1 and 2, mean
     # 1.5: with alpha 0 the targets are 1.5 and 1.5, with alpha 1 they are
@@ -147,3 +130,15 @@ def test_norms_are_brought_together():
     for _ in range(200):
         state = step(method, state, [1.0, 1.0], [4.0, 1.0])
     np.testing.assert_allclose(weights(method, state), [0.4, 1.6], atol=0.04)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_reference_at_extreme_norms(scale):
+    """The smallest weight before the renormalisation is 1e-3."""
+    norms = [4.0 * scale, 1.0 * scale, 0.5 * scale]
+    method = gd.GradNorm(alpha=ALPHA, learning_rate=RATE)
+    state = step(method, method.initial_state(3), norms, norms)
+    want = reference.gradnorm_step(
+        [1.0] * 3, norms, norms, norms, ALPHA, RATE, floor=1e-3
+    )
+    np.testing.assert_allclose(weights(method, state), want, rtol=1e-5)

@@ -1,5 +1,11 @@
-"""The table of expected values, with the randomness passed in."""
+"""What every method makes of given numbers: a row for each method.
 
+`Combined` takes gradients to gradients, `Weighted` losses and norms to
+weights. The expected values are those of `tests/oracle/gradients.json`, or
+were calculated by hand; draws are given. A method may have several rows.
+"""
+
+import dataclasses
 import json
 import pathlib
 
@@ -8,130 +14,177 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
-from graddrop_tf.methods import mgda as mgda_lib
-from tests import reference
-from tests.graddrop_tf.methods.test_pcgrad import project
+from graddrop_tf.methods import METHODS
 
 ORACLE = json.loads(
     (pathlib.Path(__file__).parents[2] / "oracle/gradients.json").read_text()
 )
-TOLERANCE = 1e-6
-DTYPES = ["float32", "float64"]
-
-graddrop_cases = pytest.mark.parametrize(
-    "case", ORACLE["graddrop"], ids=[c["name"] for c in ORACLE["graddrop"]]
-)
-combiner_cases = pytest.mark.parametrize("case", ORACLE["combiners"])
-dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def close(actual, expected, **kwargs):
-    np.testing.assert_allclose(
-        actual, expected, rtol=0.0, atol=TOLERANCE, **kwargs
+@dataclasses.dataclass(frozen=True)
+class Combined:
+    """A combiner's values.
+
+    Attributes:
+        method: The method with its arguments, as in a recipe.
+        gradients: T gradients, `[features]` or `[batch, features]`.
+        expected: T combined gradients, or None.
+        total: The sum of the combined gradients, or None.
+        activations: A; ones if None. A list of T if `separate`.
+        separate: Whether the gradients are batch separated.
+        uniform: U.
+        permutations: The drawn orders.
+    """
+
+    method: str
+    gradients: list
+    expected: list | None = None
+    total: list | None = None
+    activations: list | None = None
+    separate: bool = False
+    uniform: list | None = None
+    permutations: list | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    """A weighting's values.
+
+    Attributes:
+        method: The method with its arguments, as in a recipe.
+        losses: T losses for each step.
+        norms: T norms for each step.
+        expected: T weights after each step.
+    """
+
+    method: str
+    losses: list
+    norms: list
+    expected: list
+
+
+def graddrop(case):
+    """Returns the row of a case of the oracle."""
+    options = {n: case[n] for n in ("leak", "k", "marginalize_batch")}
+    arguments = ", ".join(f"{name}={options[name]}" for name in options)
+    return Combined(
+        f"graddrop({arguments})",
+        case["gradients"],
+        case["per_loss"],
+        case.get("total"),
+        case["activations"],
+        case["separate"],
+        case["uniform"],
     )
 
 
-def graddrop_inputs(case, dtype):
-    gradients = [tf.constant(g, dtype) for g in case["gradients"]]
-    if case["separate"]:
-        activations = [tf.constant(a, dtype) for a in case["activations"]]
+BASE, THREE = ORACLE["combiners"]["base"], ORACLE["combiners"]["three"]
+ROWS = [
+    *map(graddrop, ORACLE["graddrop"]),
+    # f(P) = 1/2, whatever P: U = 0.3 keeps what is positive in G, U = 0.7
+    # what is negative. G_1 = (1, -2, -3), G_2 = (-4, -5, 6).
+    Combined(
+        "random_graddrop",
+        [[[1, 2, -3]], [[-4, 5, 6]]],
+        [[[1, 0, -3]], [[0, 0, 0]]],
+        activations=[[1, -1, 2]],
+        uniform=[0.3, 0.3, 0.7],
+    ),
+    # g_1 . g_2 = -2, |g_1|^2 = 4, |g_2|^2 = 2: h_1 = g_1 + g_2 and
+    # h_2 = g_2 + g_1 / 2.
+    Combined(
+        "pcgrad",
+        [[2, 0], [-1, 1]],
+        [[1, 1], [0, 1]],
+        permutations=[[0, 1], [0, 1], [1, 0]],
+    ),
+    # h_1 = (1, 1) comes first, and no longer conflicts with g_2.
+    Combined(
+        "pcgrad(iterative=True)",
+        [[2, 0], [-1, 1]],
+        [[1, 1], [-1, 1]],
+        permutations=[[0, 1], [0, 1], [1, 0]],
+    ),
+    # h_2 = (0, 1) comes first, and no longer conflicts with g_1.
+    Combined(
+        "pcgrad(iterative=True)",
+        [[2, 0], [-1, 1]],
+        [[2, 0], [0, 1]],
+        permutations=[[1, 0], [0, 1], [1, 0]],
+    ),
+    Combined("mgda", BASE["jacobian"], total=BASE["mgda"]),
+    Combined("mgda", THREE["jacobian"], total=THREE["mgda"]),
+    # The first step records the losses: both ratios are 1, both targets the
+    # mean norm (3 + 1) / 2 = 2; the slopes are 3 and -1, the weights 0.7 and
+    # 1.1, and times 2 / 1.8 they are 7/9 and 11/9.
+    # Then the ratios are 1/2 and 1, their mean is 3/4, the rates 2/3 and 4/3.
+    # The norms are 7/9 and 22/9, their mean is 29/18, the targets are 29/27
+    # and 58/27. The slopes are -1 and 2, and 7/9 + 0.1 and 11/9 - 0.2 have
+    # the sum 1.9.
+    Weighted(
+        "gradnorm(alpha=1.0, learning_rate=0.1)",
+        losses=[[2, 5], [1, 5]],
+        norms=[[3, 1], [1, 2]],
+        expected=[
+            [7 / 9, 11 / 9],
+            [(7 / 9 + 0.1) * 2 / 1.9, (11 / 9 - 0.2) * 2 / 1.9],
+        ],
+    ),
+]
+
+
+def of(kind):
+    """Returns the rows of a kind, by the texts of their methods."""
+    rows = [row for row in ROWS if isinstance(row, kind)]
+    return pytest.mark.parametrize("row", rows, ids=lambda row: row.method)
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=0.0, atol=1e-6)
+
+
+@of(Combined)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_combined_gradients(row, dtype):
+    gradients = [tf.constant(g, dtype) for g in row.gradients]
+    if row.activations is None:
+        activations = tf.ones_like(gradients[0])
+    elif row.separate:
+        activations = [tf.constant(a, dtype) for a in row.activations]
     else:
-        activations = tf.constant(case["activations"], dtype)
-    return gradients, activations
+        activations = tf.constant(row.activations, dtype)
+    (method,) = gd.Recipe.parse(row.method).combiners
+    method = method.build()
+    method.uniform = lambda *_, **__: tf.constant(row.uniform, dtype)
+    method.permutations = lambda *_: tf.constant(row.permutations)
+    combined = method.combine(gradients, activations)
+    if row.expected is not None:
+        assert len(combined) == len(row.expected)
+        for actual, expected in zip(combined, row.expected, strict=True):
+            close(actual, expected)
+    if row.total is not None:
+        close(sum(combined), row.total)
 
 
-@graddrop_cases
-@dtypes
-def test_graddrop(case, dtype):
-    gradients, activations = graddrop_inputs(case, dtype)
-    masked = gd.graddrop(
-        gradients,
-        activations,
-        uniform=tf.constant(case["uniform"], dtype),
-        leak=case["leak"],
-        k=case["k"],
-        marginalize_batch=case["marginalize_batch"],
+@of(Weighted)
+def test_weights(row):
+    method = gd.Recipe.parse(row.method).weighting.build()
+    state = method.initial_state(len(row.losses[0]))
+    for losses, norms, expected in zip(
+        row.losses, row.norms, row.expected, strict=True
+    ):
+        state = method.next_state(
+            state,
+            tf.constant(losses, tf.float32),
+            tf.constant(norms, tf.float32),
+        )
+        close(method.weights_of(state), expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_a_row(name):
+    rows = [row for row in ROWS if row.method.split("(")[0] == name]
+    assert rows, f"Add a row for {name!r} to ROWS."
+    assert all(
+        row.expected is not None or row.total is not None for row in rows
     )
-    assert len(masked) == len(case["per_loss"])
-    for actual, expected in zip(masked, case["per_loss"], strict=True):
-        assert actual.dtype == dtype
-        close(actual, expected)
-    if "total" in case:
-        close(sum(masked), case["total"])
-
-
-@graddrop_cases
-@dtypes
-def test_sign_purity(case, dtype):
-    gradients, activations = graddrop_inputs(case, dtype)
-    if not case["separate"]:
-        activations = [activations] * len(gradients)
-    G = [tf.sign(a) * g for a, g in zip(activations, gradients, strict=True)]
-    if case["marginalize_batch"]:
-        G = [tf.reduce_sum(G_i, axis=0, keepdims=True) for G_i in G]
-    for form in (G, tf.stack(G)):
-        P = gd.sign_purity(form)
-        assert P.dtype == dtype
-        close(P, case["purity"])
-
-
-@graddrop_cases
-def test_the_reference_itself(case):
-    U, l = np.array(case["uniform"]), case["leak"]  # noqa: E741
-    A = case["activations"]
-    A = A if case["separate"] else np.array(A)
-    dL = [np.array(g) for g in case["gradients"]]
-    f = reference.clip_transform(case["k"])
-    newgrad = reference.graddrop(dL, A, U, l, f, case["marginalize_batch"])
-    for actual, expected in zip(newgrad, case["per_loss"], strict=True):
-        close(actual, expected)
-    P = reference.sign_purity(
-        reference.marginalized(dL, A, case["marginalize_batch"])
-    )
-    close(P, case["purity"])
-
-
-def test_figure_1():
-    P = gd.sign_purity([tf.constant([3.0, 7.0]), tf.constant([1.0, -3.0])])
-    assert P[0] == 1.0
-    close(P, [1.0, 0.7])
-
-
-@combiner_cases
-@dtypes
-@pytest.mark.parametrize("iterative", [False, True])
-def test_pcgrad_reaches_the_listed_sums_and_no_others(case, dtype, iterative):
-    jacobian = np.array(ORACLE["combiners"][case]["jacobian"])
-    listed = np.array(
-        ORACLE["combiners"][case]["iterative_pcgrad" if iterative else "pcgrad"]
-    )
-    rows = [tf.constant(row, dtype) for row in jacobian]
-    pcgrad = tf.function(project)
-    reached = set()
-    for order, row_order in reference.every_order(len(rows), iterative):
-        extra = {"row_order": tf.constant(row_order)} if iterative else {}
-        out = pcgrad(rows, tf.constant(order), **extra)
-        distance = np.abs(listed - sum(out).numpy()).max(axis=1)
-        assert distance.min() <= TOLERANCE
-        reached.add(int(distance.argmin()))
-    assert reached == set(range(len(listed)))
-
-
-@combiner_cases
-@dtypes
-def test_mgda_point(case, dtype):
-    expected = ORACLE["combiners"][case]
-    rows = [tf.constant(row, dtype) for row in expected["jacobian"]]
-    scaled = gd.MGDA().combine(rows, rows[0])
-    assert len(scaled) == len(rows)
-    assert all(g.dtype == dtype for g in scaled)
-    close(sum(scaled), expected["mgda"])
-
-
-@combiner_cases
-def test_mgda_weights(case):
-    # Unique here: both Jacobians have independent rows.
-    expected = ORACLE["combiners"][case]
-    jacobian = np.array(expected["jacobian"])
-    gram = tf.constant(jacobian @ jacobian.T, tf.float64)
-    close(mgda_lib.min_norm_weights(gram, 0.0), expected["mgda_weights"])

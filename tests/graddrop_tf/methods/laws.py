@@ -1,0 +1,355 @@
+"""The laws that methods obey, each a function with a name.
+
+A law takes a method and raises an AssertionError if the method breaks it.
+`test_every_method.py` runs them over all methods. Inputs are fixed; a method
+that draws is asked at several steps.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+import graddrop_tf as gd
+from tests.cases import DTYPES, eps
+
+SCALES = (1e-30, 1.0, 1e30)
+SHARED, SEPARATE = False, True
+_BFLOAT16 = DTYPES["bfloat16"]
+
+
+@functools.cache
+def _compiled(combiner):
+    """Returns `combine` as a graph, which is made once for each shape."""
+
+    @tf.function
+    def compiled(gradients, activations, step):
+        with gd.random.drawing(step):
+            return combiner.combine(gradients, activations)
+
+    return compiled
+
+
+def combine(combiner, gradients, activations, dtype="float32", step=0):
+    """Runs `combine` on arrays and returns T float64 arrays."""
+    gradients = [tf.constant(g, dtype) for g in gradients]
+    if isinstance(activations, list):
+        activations = [tf.constant(a, dtype) for a in activations]
+    else:
+        activations = tf.constant(activations, dtype)
+    combined = _compiled(combiner)(
+        gradients, activations, tf.constant(step, tf.int64)
+    )
+    assert len(combined) == len(gradients)
+    for after, before in zip(combined, gradients, strict=True):
+        assert (after.dtype, after.shape) == (before.dtype, before.shape)
+    return [g.numpy().astype(np.float64) for g in combined]
+
+
+def examples(num_losses, separate=SHARED, steps=4, features=(5,)):
+    """Yields steps, normal gradients and activations of both signs.
+
+    The gradients can be stored in half precision, times a power of two.
+    """
+    for step in range(steps):
+        rng = np.random.default_rng([step, num_losses])
+        batches = 3 + np.arange(num_losses) if separate else [3] * num_losses
+        shapes = [(batch, *features) for batch in batches]
+        gradients = [
+            rng.normal(size=shape).astype(DTYPES["bfloat16"])
+            for shape in shapes
+        ]
+        signs = [rng.choice([-2.0, 0.5], shape) for shape in shapes]
+        yield (
+            step,
+            [
+                g.astype(DTYPES["bfloat16"]).astype(np.float64)
+                for g in gradients
+            ],
+            signs if separate else signs[0],
+        )
+
+
+def assert_close(actual, expected, rtol):
+    """Compares lists of arrays, relative to the largest value in them."""
+    for x, y in zip(actual, expected, strict=True):
+        assert np.isfinite(x).all()
+        largest = max(np.abs(e).max() for e in expected)
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * largest)
+
+
+# Combiners.
+
+
+def shapes_and_dtypes_are_kept(combiner):
+    """T tensors in, T tensors out, of the same shapes and dtypes."""
+    for separate in (SHARED, SEPARATE):
+        for dtype in DTYPES:
+            for step, g, A in examples(3, separate, 1):
+                combine(combiner, g, A, dtype, step)
+        for step, g, A in examples(2, separate, 1, features=(2, 1, 3)):
+            combine(combiner, g, A, "float32", step)
+
+
+def dtypes_agree(combiner):
+    """A gradient in half precision is combined as in float64, then rounded."""
+    for dtype in ("float16", "bfloat16", "float32"):
+        for separate in (SHARED, SEPARATE):
+            for step, g, A in examples(3, separate):
+                want = combine(combiner, g, A, "float64", step)
+                rtol = max(3 * eps(dtype), 2e-5)
+                assert_close(combine(combiner, g, A, dtype, step), want, rtol)
+
+
+def zero_in_zero_out(combiner):
+    """Gradients that are all zero stay zero."""
+    for num_losses, dtypes in ((3, DTYPES), (1, ["float32"])):
+        for dtype in dtypes:
+            for separate in (SHARED, SEPARATE):
+                for step, g, A in examples(num_losses, separate, 1):
+                    zeros = [np.zeros_like(g_i) for g_i in g]
+                    for h_i in combine(combiner, zeros, A, dtype, step):
+                        np.testing.assert_array_equal(h_i, 0.0)
+
+
+def finite_and_right_at_any_scale(combiner):
+    """In float32 as in float64 at scale 1, times the scale."""
+    for scale in SCALES:
+        for separate in (SHARED, SEPARATE):
+            for step, g, A in examples(3, separate):
+                scaled = [scale * g_i for g_i in g]
+                got = combine(combiner, scaled, A, step=step)
+                want = combine(combiner, g, A, "float64", step)
+                assert_close([h / scale for h in got], want, 2e-5)
+
+
+def positive_scaling(combiner):
+    """Gradients c times as large are combined to c times the result."""
+    for c in (2.0**-90, 0.25, 3.0, 2.0**90):
+        for separate in (SHARED, SEPARATE):
+            for step, g, A in examples(3, separate):
+                scaled = [c * g_i for g_i in g]
+                got = combine(combiner, scaled, A, step=step)
+                want = [c * h for h in combine(combiner, g, A, step=step)]
+                assert_close(got, want, 1e-6)
+
+
+def a_nan_stays_visible(combiner):
+    """What is not finite in one loss is not finite in the trunk's gradient."""
+    for bad in (np.nan, np.inf, -np.inf):
+        for loss in range(3):
+            for step, g, A in examples(3):
+                g[loss][1, 2] = bad
+                total = sum(combine(combiner, g, A, step=step))
+                assert not np.isfinite(total[1, 2])
+            for step, g, A in examples(3, SEPARATE):
+                g[loss][1, 2] = bad
+                h = combine(combiner, g, A, step=step)
+                assert not np.isfinite(h[loss][1, 2])
+
+
+def permuting_the_losses(combiner):
+    """The order of the losses does not matter."""
+    for order in ([1, 0, 2], [2, 0, 1]):
+        for separate in (SHARED, SEPARATE):
+            for step, g, A in examples(3, separate):
+                want = combine(combiner, g, A, step=step)
+                got = combine(
+                    combiner,
+                    [g[i] for i in order],
+                    [A[i] for i in order] if separate else A,
+                    step=step,
+                )
+                assert_close(got, [want[i] for i in order], 1e-6)
+
+
+def one_loss_is_the_identity(combiner):
+    """The gradient of a single loss passes, at any scale."""
+    for scale in SCALES:
+        for separate in (SHARED, SEPARATE):
+            for step, g, A in examples(1, separate):
+                g = [scale * g_i for g_i in g]
+                assert_close(combine(combiner, g, A, step=step), g, 1e-6)
+
+
+def one_loss_is_the_identity_at_zeros(combiner):
+    """Also at a dead unit, and where a batch cancels."""
+    for step, g, A in examples(1):
+        A[:, 0] = 0.0
+        A[:, 1] = 0.5
+        g[0][:, 1] = [1.0, 2.0, -3.0]
+        assert_close(combine(combiner, g, A, step=step), g, 1e-6)
+
+
+def the_sum_is_that_of_the_parts(combiner):
+    """`combine_to_sum` adds up what `combine` returns."""
+    for num_losses in (1, 3):
+        for step, g, A in examples(num_losses):
+            with gd.random.drawing(tf.constant(step, tf.int64)):
+                total = combiner.combine_to_sum(
+                    [tf.constant(g_i, "float32") for g_i in g],
+                    tf.constant(A, "float32"),
+                )
+            want = sum(combine(combiner, g, A, step=step))
+            assert_close([total.numpy()], [want], 1e-6)
+
+
+def streaming_gives_the_same_sum(combiner):
+    """Losses that come in chunks are combined as all at once."""
+    for step, g, A in examples(3):
+        streaming = combiner.streaming()
+        if streaming is None:
+            return
+        A32 = tf.constant(A, "float32")
+        with gd.random.drawing(tf.constant(step, tf.int64)):
+            streaming.start(3, A32)
+            for chunk in ([0, 1], [2]):
+                streaming.add(
+                    chunk, [tf.constant(g[i], "float32") for i in chunk]
+                )
+            total = streaming.finish()
+        want = sum(combine(combiner, g, A, step=step))
+        assert_close([total.numpy()], [want], 1e-6)
+
+
+COMBINER_LAWS = (
+    shapes_and_dtypes_are_kept,
+    dtypes_agree,
+    zero_in_zero_out,
+    finite_and_right_at_any_scale,
+    positive_scaling,
+    a_nan_stays_visible,
+    permuting_the_losses,
+    one_loss_is_the_identity,
+    one_loss_is_the_identity_at_zeros,
+    the_sum_is_that_of_the_parts,
+    streaming_gives_the_same_sum,
+)
+
+
+# What some combiners claim.
+
+
+def no_loss_conflicts(combiner, num_losses=(2, 3, 4)):
+    """The trunk's gradient has no negative product with that of any loss."""
+    for T in num_losses:
+        for step, g, A in examples(T, steps=12):
+            # The plain sum of these conflicts with the last loss.
+            g[0] = 4.0 * g[0] - 2.0 * g[-1]
+            total = sum(combine(combiner, g, A, "float64", step))
+            size = max(np.vdot(g_i, g_i) for g_i in g)
+            for g_i in g:
+                assert np.vdot(total, g_i) >= -1e-9 * size
+
+
+def neither_of_two_losses_conflicts(combiner):
+    """The same for two losses."""
+    no_loss_conflicts(combiner, num_losses=(2,))
+
+
+# Weightings.
+
+
+def weights_after(weighting, losses, norms):
+    """Returns the weights after some steps, a row a step."""
+    state = weighting.initial_state(len(losses[0]))
+    rows = []
+    for step_losses, step_norms in zip(losses, norms, strict=True):
+        after = weighting.next_state(
+            state,
+            tf.constant(step_losses, "float32"),
+            tf.constant(step_norms, "float32"),
+        )
+        assert after.keys() == state.keys()
+        for name, value in state.items():
+            assert (after[name].dtype, after[name].shape) == (
+                value.dtype,
+                value.shape,
+            )
+        state = after
+        weights = weighting.weights_of(state)
+        assert (weights.dtype, weights.shape) == (tf.float32, [len(losses[0])])
+        rows.append(weights.numpy().astype(np.float64))
+    return np.stack(rows)
+
+
+def histories(num_losses, steps=4):
+    """Returns positive losses and norms, `[steps, T]` each."""
+    rng = np.random.default_rng(num_losses)
+    return rng.uniform(0.5, 2.0, (2, steps, num_losses))
+
+
+def weights_of_zeros_are_finite(weighting):
+    """Losses and norms that are all zero leave the weights as they began."""
+    for T in (1, 2, 40):
+        first = weighting.weights_of(weighting.initial_state(T)).numpy()
+        zeros = np.zeros((4, T))
+        for weights in weights_after(weighting, zeros, zeros):
+            np.testing.assert_array_equal(weights, first)
+
+
+def weights_are_finite_at_any_scale(weighting):
+    """Finite and not negative, whatever the size of losses and norms."""
+    losses, norms = histories(3)
+    for c in SCALES:
+        for d in SCALES:
+            weights = weights_after(weighting, c * losses, d * norms)
+            assert np.isfinite(weights).all()
+            assert (weights >= 0.0).all()
+
+
+def scaling_all_losses_keeps_the_weights(weighting):
+    """The unit of the losses does not matter."""
+    losses, norms = histories(3)
+    want = weights_after(weighting, losses, norms)
+    for c in (*SCALES, 3.0):
+        got = weights_after(weighting, c * losses, norms)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def a_nan_of_a_loss_is_in_the_next_weights(weighting):
+    """What is not finite is not weighed as if it were."""
+    for loss in range(3):
+        losses, norms = histories(3)
+        losses[2, loss] = norms[2, loss] = np.nan
+        weights = weights_after(weighting, losses[:3], norms[:3])
+        assert np.isfinite(weights[:2]).all()
+        assert np.isnan(weights[2]).any()
+
+
+def a_nan_does_not_enter_the_variables(weighting):
+    """A step that is not finite leaves the saved weights unchanged."""
+    weighting.build(3)
+    losses, norms = histories(3).astype(np.float32)
+    weighting.update(tf.constant(losses[0]), tf.constant(norms[0]))
+    before = weighting.current_weights()
+    nan = tf.constant([1.0, np.nan, 1.0])
+    for step in ((nan, norms[1]), (losses[1], nan)):
+        weighting.update(*map(tf.constant, step))
+        np.testing.assert_array_equal(weighting.current_weights(), before)
+
+
+def permuting_weighted_losses(weighting):
+    """The order of the losses does not matter."""
+    losses, norms = histories(3)
+    want = weights_after(weighting, losses, norms)
+    for order in ([1, 0, 2], [2, 0, 1]):
+        got = weights_after(weighting, losses[:, order], norms[:, order])
+        np.testing.assert_allclose(got, want[:, order], rtol=1e-6)
+
+
+def one_loss_has_weight_one(weighting):
+    """A single loss is left alone."""
+    weights = weights_after(weighting, *histories(1))
+    np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
+
+
+WEIGHTING_LAWS = (
+    weights_of_zeros_are_finite,
+    weights_are_finite_at_any_scale,
+    scaling_all_losses_keeps_the_weights,
+    a_nan_of_a_loss_is_in_the_next_weights,
+    a_nan_does_not_enter_the_variables,
+    permuting_weighted_losses,
+    one_loss_has_weight_one,
+)
