@@ -47,7 +47,7 @@ def main(texts: dict[str, str]) -> int:
         devices=run.devices,
     ).execute()
     print()
-    print(report.write(run.directory, registry.EXPERIMENTS))
+    print(report.create(run.directory, registry.EXPERIMENTS))
     print(f"Written: {run.directory / 'report.html'}")
     return 1 if num_failed else 0
 

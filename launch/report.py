@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             "python -m launch.report DIR."
         )
     directory = pathlib.Path(positional[0])
-    print(report.write(directory, registry.EXPERIMENTS))
+    print(report.create(directory, registry.EXPERIMENTS))
     print(f"Written: {directory / 'report.html'}")
     return 0
 

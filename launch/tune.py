@@ -69,7 +69,7 @@ def main(texts: dict[str, str]) -> int:
         print("no trial is left; the chief prints the table.")
         return 0
     print()
-    print(search.write(outcomes))
+    print(search.report(outcomes))
     finished = any(math.isfinite(outcome.result) for outcome in outcomes)
     return 0 if finished else 1
 

@@ -14,11 +14,11 @@ from trainers.runs import directory as run_directory
 from trainers.runs import experiment as experiment_lib
 
 
-def write(
+def create(
     directory: pathlib.Path,
     experiments: Mapping[str, experiment_lib.Experiment],
 ) -> str:
-    """Reports on all runs below a directory.
+    """Creates the report on all runs below a directory.
 
     Args:
         directory: The directory of the runs; `report.md`, `report.html` and

@@ -106,14 +106,14 @@ class Search:
         outcomes = [self._outcome(trial) for trial in oracle.trials.values()]
         return sorted(outcomes, key=self._rank)
 
-    def write(self, outcomes: Sequence[Outcome]) -> str:
-        """Writes `trials.csv`, and describes the search.
+    def report(self, outcomes: Sequence[Outcome]) -> str:
+        """Writes `trials.csv` and reports on the search.
 
         Args:
             outcomes: All trials, the best first.
 
         Returns:
-            The table as text, with the command that repeats the best trial.
+            The trials as text, with the command that repeats the best one.
         """
         compared = self.run.experiment.compared
         names = [name for one in outcomes[:1] for name in one.values]

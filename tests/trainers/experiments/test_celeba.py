@@ -186,7 +186,7 @@ def test_the_report_sets_the_papers_numbers_beside(whole, tmp_path):
             text = (directory / name).read_text()
             text = text.replace('"method": "graddrop"', f'"method": "{method}"')
             (directory / name).write_text(text)
-    text = report.write(tmp_path, {"celeba": celeba.Celeba()})
+    text = report.create(tmp_path, {"celeba": celeba.Celeba()})
     line = next(x for x in text.splitlines() if x.startswith("graddrop "))
     assert " 8.52 " in line and " 29.57 " in line
     assert (tmp_path / "plots" / "celeba_max_f1.png").exists()

@@ -432,7 +432,7 @@ def test_without_a_source_there_is_one_loss(data_dir, tmp_path, eager):
     assert np.isnan(found.samples(record)["source_error"]).all()
     model = found.build(run)
     assert not any("source" in v.path for v in model.variables)
-    text = report.write(tmp_path, registry.EXPERIMENTS)
+    text = report.create(tmp_path, registry.EXPERIMENTS)
     assert "target_only: False / True" in text and "nan" not in text
 
 
@@ -551,7 +551,7 @@ def test_the_papers_numbers_and_both_sweeps_are_shown(tmp_path):
         for k in (0, 1):
             method = f"graddrop(leak=[1, 0], k={k})"
             _write(tmp_path, method, seed, 29.0, 1.1)
-    text = report.write(tmp_path, registry.EXPERIMENTS)
+    text = report.create(tmp_path, registry.EXPERIMENTS)
     (line,) = [x for x in text.splitlines() if "leak=[0, 1]" in x][:1]
     cells = line.split()
     assert "31.50" in cells and "30.5" in cells and "1.23" in cells

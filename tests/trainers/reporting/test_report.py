@@ -33,7 +33,7 @@ def _line(text, start):
 
 
 def test_numbers_and_verdicts(root):
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     results, differences = text.split("error in percentage points")
     assert "5.00 ± 1.00" in _line(results, "baseline")
     assert "4.00 ± 0.95" in _line(results, "graddrop")
@@ -48,7 +48,7 @@ def test_numbers_and_verdicts(root):
 
 
 def test_files(root):
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     names = sorted(path.name for path in (root / "plots").iterdir())
     assert names == [
         "digits_course.png",
@@ -78,7 +78,7 @@ def test_what_is_missing_is_said(root):
     files.write_json(
         root / "digits" / comparison.PLAN, {"runs": ["mgda/seed2"]}
     )
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     assert "mgda seed 0: failed at step 7: loss became nan" in text
     assert "mgda seed 1: not finished" in text
     assert "mgda/seed2: not started" in text
@@ -88,7 +88,7 @@ def test_what_is_missing_is_said(root):
 
 def test_seeds_without_a_partner_are_left_out_of_the_difference(root):
     small_runs.write_digits(root / "d", "graddrop", 3, 90.0)
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     assert "-1.00  -1.25 to -0.75      3" in text
     assert _line(text, "graddrop").endswith(" 4")
 
@@ -96,7 +96,7 @@ def test_seeds_without_a_partner_are_left_out_of_the_difference(root):
 def test_another_config_is_another_table(root):
     for method in "baseline", "graddrop":
         small_runs.write_digits(root / "e", method, 0, 9.0, steps=800)
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     assert "[default / here: steps: 400 / 800]" in text
     assert "5.00 ± 1.00" in text
     assert "9.00 (one sample)" in text
@@ -105,21 +105,21 @@ def test_another_config_is_another_table(root):
 
 def test_a_repeated_run_counts_once(root):
     small_runs.write_digits(root / "x", "baseline", 0, 50.0)
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     assert "5.00 ± 1.00" in text
     assert re.search(r"baseline seed 0: .* repeats .*, not counted", text)
 
 
 def test_without_a_baseline_no_difference_is_claimed(tmp_path):
     small_runs.write_digits(tmp_path, "pcgrad", 0, 5.0)
-    text = report.write(tmp_path, registry.EXPERIMENTS)
+    text = report.create(tmp_path, registry.EXPERIMENTS)
     assert "no finished baseline" in text
     assert "verdict" not in text
 
 
 def test_only_failures(tmp_path):
     small_runs.write_digits(tmp_path, "pcgrad", 0, None, "step 1: x")
-    assert "No run has finished." in report.write(
+    assert "No run has finished." in report.create(
         tmp_path, registry.EXPERIMENTS
     )
 
@@ -131,7 +131,7 @@ def test_the_papers_numbers_stand_beside_ours(root, monkeypatch):
         ),
     )
     monkeypatch.setattr(type(registry.EXPERIMENTS["digits"]), "table", table)
-    text = report.write(root, registry.EXPERIMENTS)
+    text = report.create(root, registry.EXPERIMENTS)
     assert "error % (paper)" in text
     assert "8.52" in _line(text, "graddrop")
     assert "8.52" not in _line(text, "baseline")
@@ -139,9 +139,9 @@ def test_the_papers_numbers_stand_beside_ours(root, monkeypatch):
 
 def test_directories_without_runs_are_refused(tmp_path):
     with pytest.raises(errors.UserError, match="holds no runs"):
-        report.write(tmp_path, registry.EXPERIMENTS)
+        report.create(tmp_path, registry.EXPERIMENTS)
     with pytest.raises(errors.UserError, match="is not a directory"):
-        report.write(tmp_path / "nowhere", registry.EXPERIMENTS)
+        report.create(tmp_path / "nowhere", registry.EXPERIMENTS)
 
 
 def test_toy_is_averaged_over_its_starts(tmp_path):
@@ -152,7 +152,7 @@ def test_toy_is_averaged_over_its_starts(tmp_path):
         small_runs.small_config("toy"),
         tmp_path,
     ).execute()
-    text = report.write(tmp_path, registry.EXPERIMENTS)
+    text = report.create(tmp_path, registry.EXPERIMENTS)
     final = np.load(tmp_path / "toy/graddrop/seed0/curves.npz")["final_losses"]
     expected = f"{final.mean():.3f} ± {final.std(ddof=1):.3f}"
     assert expected in _line(text, "graddrop")

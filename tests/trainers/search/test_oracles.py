@@ -110,7 +110,7 @@ def test_failed_trials_do_not_end_a_search(bowl, tmp_path):
     assert outcomes[-len(failed) :] == failed
     assert {one.number for one in failed} == failing
     assert {one.record.status for one in failed} == {"failed"}
-    table = search.write(outcomes)
+    table = search.report(outcomes)
     assert "failed" in table
     assert "trial 5," in table
     trials = json.loads((tmp_path / "oracle.json").read_text())["trials"]

@@ -76,7 +76,7 @@ def test_a_result_that_is_no_number_is_a_failure(bowl, tmp_path, monkeypatch):
     search = bowls.search(tmp_path, num_trials=5)
     outcomes = search.execute()
     assert len(outcomes) == 5
-    assert search.write(outcomes).endswith("\nNo trial has finished.")
+    assert search.report(outcomes).endswith("\nNo trial has finished.")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_the_table_and_the_command_that_repeats_the_best(bowl, tmp_path):
         texts={"rate": "uniform(0, 1)", "steps": "120"},
     )
     outcomes = search.execute()
-    lines = search.write(outcomes).splitlines()
+    lines = search.report(outcomes).splitlines()
     names = ["trial", "status", "error", "graddrop.leak", "rate", "seconds"]
     assert lines[0].split() == names
     assert len(lines) == 2 + 4 + 3
@@ -160,7 +160,7 @@ def test_an_exhausted_space_is_said(bowl, tmp_path):
     outcomes = search.execute()
     assert len(outcomes) == 3
     assert outcomes[0].values == {"rate": 0.25}
-    assert "3 of 6 trials: the search space has no" in search.write(outcomes)
+    assert "3 of 6 trials: the search space has no" in search.report(outcomes)
 
 
 @pytest.mark.parametrize(

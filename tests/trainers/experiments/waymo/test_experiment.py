@@ -198,7 +198,7 @@ def test_the_papers_numbers_are_of_its_data_and_rule(changes, published):
 
 def test_the_report_shows_curves_and_a_frame(whole):
     root = whole.directory.parent
-    assert "3D AP, IoU 0.5" in report.write(root, registry.EXPERIMENTS)
+    assert "3D AP, IoU 0.5" in report.create(root, registry.EXPERIMENTS)
     for name in ("ap_3d", "ap_3d_iou_50", "final", "frame_0"):
         assert (root / "plots" / f"waymo_{name}.png").exists()
 
