@@ -8,13 +8,13 @@ from the shapes of the model's own layers, a forward pass as 1, a backward
 pass as 2, and for each loss after the first the activation gradients of the
 heads as 1. Milliseconds and rates are those of this machine at this time.
 
-| file | what |
+| file | contents |
 | --- | --- |
-| `suites.py` | all suites by name; running them |
-| `measuring.py` | turns, rounds, and what comes of them |
+| `registry.py` | all suites by name; running them |
+| `measuring.py` | turns, rounds and their statistics |
 | `arithmetic.py` | multiply-adds |
 | `peaks.py` | memory of a step |
 | `table.py` | rows as text |
-| `celeba_network.py` | the network that several suites train |
-| any other | the suite of its name, with what it measures at its head |
+| `methods.py` | the network and the methods that several suites train |
+| `suites/` | a file for each suite |
 """

@@ -1,4 +1,4 @@
-"""Multiply-adds, counted from the shapes of a model's own layers."""
+"""Counts multiply-adds from the shapes of a model's layers."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def forward_multiply_adds(model: keras.Model) -> int:
         if isinstance(layer, keras.Model):
             total += forward_multiply_adds(layer)
         elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            # Channels are in the kernel, the batch is one example.
+            # The kernel counts the channels; the batch is one example.
             positions = int(np.prod(layer.output.shape[1:-1]))
             total += positions * int(np.prod(layer.kernel.shape))
     return total
@@ -30,10 +30,10 @@ def step_multiply_adds(
     """Counts the multiply-adds of a training step of one example.
 
     Args:
-        trunk: Those of the trunk's forward pass.
-        heads: Those of the heads' forward pass.
-        num_backward: How many losses are taken backward through the heads.
-        combining: Those of combining their gradients.
+        trunk: Multiply-adds of the trunk's forward pass.
+        heads: Multiply-adds of the heads' forward pass.
+        num_backward: Number of backward passes through the heads.
+        combining: Multiply-adds of combining the gradients.
 
     Returns:
         The number.

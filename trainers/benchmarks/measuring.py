@@ -1,4 +1,4 @@
-"""Turns, rounds, and the figures that come of them."""
+"""Times cases in turn and computes statistics over the rounds."""
 
 import dataclasses
 import itertools
@@ -21,20 +21,20 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One measured figure.
+    """One measured quantity.
 
     Attributes:
-        case: What was measured.
-        against: What it is divided by, or subtracted from it.
+        case: The measured case.
+        against: The case it is divided by, or that is subtracted from it.
         quantity: `speed` or `time` (ratios), `ms`, `MiB`, `images/s` or
             `frames/s`.
-        median: Over all rounds.
+        median: Median over all rounds.
         low: The 10th percentile.
         high: The 90th percentile.
-        allowed: What the arithmetic alone gives, in the same quantity.
-        target: At least this speed, at most this of all else; None without
-            one.
-        paper: The paper's figure, where it has one.
+        allowed: The value that counting operations predicts.
+        target: The smallest speed, or the largest value of another quantity,
+            that is aimed at; None for none.
+        paper: The paper's number, if it has one.
     """
 
     case: str
@@ -49,7 +49,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Says whether the target is met; empty without one."""
+        """`met` or `missed`; empty without a target."""
         if self.target is None:
             return ""
         better = self.median - self.target
@@ -71,8 +71,8 @@ def speed_row(
 
     Args:
         times: Seconds of each round, by case.
-        case: What is compared.
-        against: What with.
+        case: The case to compare.
+        against: The case to compare it with.
         **notes: `allowed`, `target` and `paper` of the row.
 
     Returns:
@@ -93,13 +93,13 @@ def time_row(
 def rate_row(
     times: Mapping[str, Sequence[float]], case: str, count: int, unit: str
 ) -> Row:
-    """Says how many of something a case does in a second.
+    """Computes how many units a case processes per second.
 
     Args:
         times: Seconds of each round, by case.
-        case: What is measured.
-        count: How many it does in a step.
-        unit: Of what.
+        case: The measured case.
+        count: Units in a step.
+        unit: Name of the unit.
 
     Returns:
         The row, with the quantity `unit/s`.
@@ -111,7 +111,7 @@ def rate_row(
 def milliseconds_row(
     times: Mapping[str, Sequence[float]], case: str, **notes
 ) -> Row:
-    """Says how long a step takes. Arguments as in `speed_row`."""
+    """Computes the duration of a step. Arguments as in `speed_row`."""
     return Row(case, "", "ms", *spread(np.multiply(1e3, times[case])), **notes)
 
 
@@ -123,14 +123,14 @@ def take_turns(
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[Hashable, list[float]]:
-    """Times steps in turn; each round starts with another case.
+    """Times steps in turn; each round starts with a different case.
 
     Args:
-        steps: What to time, by case.
-        rounds: How often each is timed.
-        warm_up: Rounds before, which do not count.
-        clock: Gives seconds.
-        progress: Is told how many rounds are done.
+        steps: The steps to time, by case.
+        rounds: Number of timings of each step.
+        warm_up: Number of untimed rounds before.
+        clock: Returns seconds.
+        progress: Called with the number of finished rounds.
 
     Returns:
         Seconds of each round, by case.
@@ -154,7 +154,7 @@ def training_step(model: keras.Model, x, y) -> Step:
     """Makes a function that trains a compiled model for one step.
 
     Args:
-        model: The model; nothing of it is copied.
+        model: The model; not copied.
         x: The batch of every step, over all replicas.
         y: Its labels.
 
@@ -174,18 +174,18 @@ def training_step(model: keras.Model, x, y) -> Step:
 
 
 class Progress:
-    """Says on stderr how far a suite is."""
+    """Prints the progress of a suite to stderr."""
 
     def __init__(self, suite: str):
         self._suite = suite
         self._started = self._printed = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Says anything."""
+        """Prints a line."""
         print(f"{self._suite}: {text}", file=sys.stderr, flush=True)
 
     def start(self, rounds: int) -> Callable[[int], None]:
-        """Returns what `take_turns` tells its progress."""
+        """Returns the `progress` of `take_turns`."""
         self._started = self._printed = time.monotonic()
 
         def update(done: int) -> None:
@@ -201,13 +201,13 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
-    """A group of cases that are measured together.
+    """A group of cases measured together.
 
     Attributes:
-        title: What is measured.
-        measure: Measures it, with so many rounds.
-        pairs_per_round: For how many of the rounds that the user asks for
-            there is one, where one takes long.
+        title: Description of the measurement.
+        measure: Measures a number of rounds.
+        pairs_per_round: Divides the number of rounds, for suites whose rounds
+            take long.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The network of the CelebA experiment, and the ways to train it.
+"""The network of the CelebA experiment, and the methods to train it with.
 
 Chen et al., NeurIPS 2020, appendix A.4, on smaller images: 40 losses that
 share two dense layers.
@@ -22,16 +22,16 @@ CHUNK = 4
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A way to train the network.
+    """A method to train the network with.
 
     Attributes:
-        name: What the table calls it.
+        name: Its name in the table.
         recipe: Makes its recipe.
-        combining: Multiply-adds of combining T gradients of F values, which
-            (T, F) gives; None where there is one backward pass.
-        target: Its speed in shares of the baseline's, at least.
-        paper: The paper's figure for the same.
-        chunk: How many gradients may exist at once; None for all.
+        combining: Maps (T, F) to the multiply-adds of combining T gradients of
+            F values; None for a single backward pass.
+        target: The smallest speed aimed at, relative to the baseline.
+        paper: The paper's number for this speed.
+        chunk: Number of gradients that may exist at once; None for all.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Method:
 
 @keras.saving.register_keras_serializable("trainers_benchmark")
 class AsTheyAre(gd.Combiner):
-    """Combines nothing: the cost of per-loss gradients alone."""
+    """Returns the gradients unchanged: the cost of per-loss gradients."""
 
     def combine(self, gradients, activations):
         """See base class."""
@@ -111,12 +111,12 @@ def make() -> tuple[keras.Model, keras.Model]:
 def compiled(
     method: Method, trunk: keras.Model, heads: keras.Model
 ) -> gd.MultiLossModel:
-    """Makes a model of the network that is ready to train.
+    """Makes a compiled model of the network.
 
     Args:
-        method: How to train it.
-        trunk: Its trunk, which several models may share.
-        heads: Its heads, likewise.
+        method: The method.
+        trunk: The trunk, which several models may share.
+        heads: The heads, which several models may share.
 
     Returns:
         The model.
@@ -169,5 +169,5 @@ def multiply_adds(
 
 
 def chunk_text(chunk: int | None) -> str:
-    """Says how many gradients exist at once."""
+    """Describes how many gradients exist at once."""
     return "all at once" if chunk is None else f"chunks of {chunk}"

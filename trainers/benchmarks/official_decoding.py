@@ -1,10 +1,10 @@
-"""The official package's own way from a frame to points, to compare with."""
+"""Decodes a frame by the official package, for comparison."""
 
 import numpy as np
 
 
 def decode(frame) -> dict[str, np.ndarray]:
-    """Computes the points of a frame through the official utilities.
+    """Computes the points of a frame by the official utilities.
 
     Args:
         frame: The `Frame`.

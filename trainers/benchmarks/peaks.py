@@ -1,4 +1,4 @@
-"""What a step takes of this process's memory at its peak; Linux only."""
+"""Measures the peak memory of a step in this process; Linux only."""
 
 import ctypes
 import pathlib
@@ -7,27 +7,27 @@ from trainers.benchmarks import measuring
 
 _STEPS = 5
 _PROCESS = pathlib.Path("/proc/self")
-# As glibc's malloc.h has it.
+# From glibc's malloc.h.
 _M_MMAP_THRESHOLD = -3
 _THRESHOLD_BYTES = 2**16
 
 
 def can_be_read() -> bool:
-    """Says whether this system tells the peak of a process."""
+    """Returns whether this system reports the peak memory of a process."""
     return (_PROCESS / "clear_refs").exists()
 
 
 def of_step(step: measuring.Step) -> list[float]:
-    """Returns by how many MiB some steps rise above the rest between them.
+    """Measures the peak memory of several steps above that between them.
 
-    From then on this process gives memory back as soon as it is free. Else
-    glibc keeps some, and what is resident says little.
+    From then on this process returns memory as soon as it is free. Otherwise
+    glibc would keep some of it resident.
 
     Args:
-        step: What to measure, in a process of its own.
+        step: The step, in a process that does nothing else.
 
     Returns:
-        A value for each of them.
+        MiB, a value for each step.
     """
     glibc = ctypes.CDLL(None)
     glibc.mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
@@ -37,7 +37,7 @@ def of_step(step: measuring.Step) -> list[float]:
     for _ in range(_STEPS):
         glibc.malloc_trim(0)
         at_rest = _resident("VmRSS")
-        # Sets the peak, VmHWM, back to what is resident now.
+        # Resets the peak, VmHWM, to the resident memory.
         (_PROCESS / "clear_refs").write_text("5")
         step()
         peaks.append(_resident("VmHWM") - at_rest)

@@ -1,4 +1,4 @@
-"""Invented frames for measuring the speed of the metric, and for its tests."""
+"""Random frames to measure the speed of the metric with, and to test it."""
 
 import numpy as np
 
@@ -25,20 +25,20 @@ def random_scenes(
     num_ground_truths: int = 12_000,
     seed: int = 0,
 ) -> tuple[boxes.Predictions, boxes.GroundTruths]:
-    """Invents frames with boxes and what a detector might say of them.
+    """Draws frames with boxes and plausible predictions.
 
     Four of five predictions are a box that has been moved, resized and turned
     a little, so that some boxes have several; the others are anywhere. The
     closer a prediction is to its box, the higher is its score.
 
     Args:
-        num_frames: Over which all boxes are spread at random.
-        num_predictions: In all frames together.
-        num_ground_truths: In all frames together, at least one.
-        seed: Decides everything.
+        num_frames: Number of frames, over which the boxes are spread at random.
+        num_predictions: Predictions in all frames together.
+        num_ground_truths: Ground-truth boxes in all frames, at least one.
+        seed: Seed of all draws.
 
     Returns:
-        The predictions and the true boxes.
+        The predictions and the ground-truth boxes.
     """
     rng = np.random.default_rng(seed)
     truths = boxes.GroundTruths(

@@ -1,4 +1,4 @@
-"""All suites by name, and running them."""
+"""Lists all suites by name and runs them."""
 
 import dataclasses
 import importlib.metadata
@@ -38,16 +38,16 @@ SUITES = {
 
 
 def select(text: str) -> list[str]:
-    """Reads names of suites, separated by commas.
+    """Parses names of suites, separated by commas.
 
     Args:
-        text: What the user wrote.
+        text: The names.
 
     Returns:
         The names.
 
     Raises:
-        UserError: If there is no such suite.
+        UserError: If a suite is unknown.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -62,12 +62,12 @@ def select(text: str) -> list[str]:
 def execute(
     names: Sequence[str], pairs: int, path: pathlib.Path | None = None
 ) -> str:
-    """Measures suites and lays out the figures.
+    """Measures suites and formats the results.
 
     Args:
         names: Names of suites.
         pairs: Rounds in which the cases take turns.
-        path: Takes everything as JSON.
+        path: File for the results as JSON.
 
     Returns:
         A table.

@@ -1,4 +1,4 @@
-"""The function `gd.graddrop` against a plain sum of its input."""
+"""Compares the function `gd.graddrop` with a plain sum of its input."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""The CelebA pipeline alone against the model that it feeds."""
+"""Compares the CelebA pipeline with the training step that it feeds."""
 
 import tempfile
 
@@ -29,7 +29,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         ).take(_NUM_IMAGES // batch_size)
 
         def read() -> None:
-            # Started anew each time: the pipeline is not ahead of its reader.
+            # Restarted each time, so that nothing was prefetched before.
             for _ in batches:
                 pass
 
@@ -42,7 +42,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         times = measuring.take_turns(
             steps, rounds, progress=progress.start(rounds)
         )
-    # Seconds an image, as a step reads all and trains on a batch of them.
+    # Seconds per image: one step reads all of them, or trains on a batch.
     each = {
         "reading": np.divide(times["reading"], _NUM_IMAGES),
         "training": np.divide(times["training"], batch_size),
@@ -54,8 +54,8 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 
 SUITE = measuring.Suite(
-    "images a second that the CelebA pipeline delivers alone, and that the "
-    f"baseline trains on; {_SHAPE.height} x {_SHAPE.width}, batch "
+    "images per second through the CelebA pipeline alone, and through the "
+    f"baseline's training; {_SHAPE.height} x {_SHAPE.width}, batch "
     f"{methods.BATCH_SIZE}",
     _measure,
 )

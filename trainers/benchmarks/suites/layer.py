@@ -1,4 +1,4 @@
-"""`gd.GradDrop` in a plain Keras model with a head for each loss."""
+"""Measures `gd.GradDrop` in a plain Keras model with a head per loss."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,9 +20,9 @@ def task_network(
     """Makes a convolutional trunk for 32 x 32 images and separate heads.
 
     Args:
-        num_tasks: How many heads, each with two dense layers.
-        widths: Channels of the convolutions, each followed by a max pool but
-            the third.
+        num_tasks: Number of heads, each with two dense layers.
+        widths: Channels of the convolutions; a max pool follows all but the
+            third.
 
     Returns:
         The trunk and the heads.

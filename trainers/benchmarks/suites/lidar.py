@@ -48,10 +48,10 @@ _METRIC = f"metric of {_FRAMES_MEASURED} frames"
 
 
 def random_frame(num_points: int = _NUM_POINTS) -> dict[str, tf.Tensor]:
-    """Invents a frame whose points are dense near us, as a lidar's are.
+    """Draws a frame whose points are dense near the sensor, like a lidar's.
 
     Args:
-        num_points: How many.
+        num_points: Number of points.
 
     Returns:
         A frame, see `trainers.pointpillars`.
@@ -77,7 +77,7 @@ def random_frame(num_points: int = _NUM_POINTS) -> dict[str, tf.Tensor]:
 
 
 def outputs_for(targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Makes the outputs of a detector that is right.
+    """Makes the outputs of a perfect detector.
 
     Args:
         targets: As `anchors.assign` makes them, `[batch, ...]`.
@@ -97,7 +97,7 @@ def outputs_for(targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def _reading(folder: pathlib.Path, progress: measuring.Progress):
-    """Prepares simulated frames, and returns what reads them once."""
+    """Prepares simulated frames; returns a step that reads them once."""
     progress.say(f"simulating and preparing {_FRAMES_READ} frames")
     simulation.write(
         folder / "segments",
@@ -129,7 +129,7 @@ def _reading(folder: pathlib.Path, progress: measuring.Progress):
 def _frame_steps(
     folder: pathlib.Path, progress: measuring.Progress
 ) -> dict[str, measuring.Step]:
-    """Makes the steps that need the official package; none without it."""
+    """Makes the steps that need the official package, if it is installed."""
     try:
         messages.load()
     except lidar_examples.LidarDataError as error:

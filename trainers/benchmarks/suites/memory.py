@@ -1,4 +1,4 @@
-"""What the per-loss gradients of the CelebA network take, by chunk size."""
+"""Measures the memory of per-loss gradients, by chunk size."""
 
 import concurrent.futures
 import dataclasses
@@ -18,7 +18,7 @@ _MEBIBYTE = 2**20
 
 
 def _peaks(index: int) -> list[float]:
-    """Measures a method by its place, as methods cannot be sent along."""
+    """Measures a method by its index, as methods cannot be pickled."""
     network = methods.make()
     return peaks.of_step(methods.make_step(_METHODS[index], *network))
 
@@ -26,7 +26,9 @@ def _peaks(index: int) -> list[float]:
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
     del rounds
     if not peaks.can_be_read():
-        progress.say("skipped: peak memory is read from /proc, of Linux only")
+        progress.say(
+            "skipped: reading peak memory needs /proc, which only Linux has"
+        )
         return []
     measured = []
     context = multiprocessing.get_context("spawn")
@@ -55,7 +57,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 SUITE = measuring.Suite(
     "peak resident memory of a step of the same network above that between "
-    "steps, in a process of its own, less the baseline's; as arithmetic: the "
+    "steps, in a separate process, less the baseline's; as arithmetic: the "
     "gradients that exist at once",
     _measure,
 )

@@ -1,4 +1,4 @@
-"""The network of the transfer experiment in mixed batches.
+"""Measures the network of the transfer experiment on mixed batches.
 
 Chen et al., NeurIPS 2020, section 4.3: DenseNet-100-BC, a source and a target
 data set with a loss each, gradients batch separated.
@@ -30,7 +30,7 @@ def make_network(
 
     Args:
         image_shape: Height, width and channels.
-        num_classes: By data set.
+        num_classes: Number of classes by data set.
         **shape: `depth` and `growth_rate`, see `densenet.make_trunk`.
 
     Returns:
@@ -47,8 +47,8 @@ def make_step(
 
     Args:
         recipe: Text of a recipe.
-        trunk: As `make_network` makes it; several steps may share it.
-        heads: Likewise.
+        trunk: The trunk, which several steps may share.
+        heads: The heads, which several steps may share.
 
     Returns:
         The step.
@@ -76,7 +76,7 @@ def make_step(
 
 def share_of_combining(trunk: keras.Model, heads: keras.Model) -> float:
     """Returns a step's multiply-adds with GradDrop over those without."""
-    # An example of each data set; every head sees its own alone.
+    # One example of each data set; a head sees that of its data set only.
     T, F = len(trunk.output), trunk.output[0].shape[-1]
     counts = (
         T * arithmetic.forward_multiply_adds(trunk),

@@ -1,4 +1,4 @@
-"""Steps of `fit` under a `gd.GradientMonitor` against steps without it."""
+"""Compares `fit` with and without a `gd.GradientMonitor`."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
     monitor = gd.GradientMonitor(batch, every_steps=_STEPS)
     progress.say("building")
-    # It samples at the end of this epoch, and from then on once in each.
+    # It samples at the end of this epoch and once in each of the next.
     fit(1, [monitor])
     steps = {
         _WITHOUT: lambda: fit(_STEPS),
@@ -46,7 +46,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 SUITE = measuring.Suite(
     f"time of {_STEPS} steps of fit, in which the monitor samples once; the "
-    "same network, by the baseline's method",
+    "same network, trained by the baseline",
     _measure,
     pairs_per_round=8,
 )

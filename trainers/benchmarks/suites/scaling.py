@@ -1,4 +1,4 @@
-"""GradDrop over numbers of devices, losses and chunks.
+"""Measures GradDrop over numbers of devices, losses and chunks.
 
 The number of logical devices is fixed when TensorFlow starts: there is a
 process for each, and they take turns.
@@ -28,12 +28,12 @@ _HIDDEN = 64
 
 
 class Case(NamedTuple):
-    """What is trained.
+    """A case to measure.
 
     Attributes:
-        num_devices: Replicas, which share each batch.
+        num_devices: Number of replicas, which share each batch.
         num_losses: T.
-        chunk: How many gradients may exist at once; None for all.
+        chunk: Number of gradients that may exist at once; None for all.
     """
 
     num_devices: int
@@ -41,7 +41,7 @@ class Case(NamedTuple):
     chunk: int | None
 
     def __str__(self) -> str:
-        """Returns what the table calls it."""
+        """Returns its name in the table."""
         plural = "s" if self.num_devices > 1 else ""
         chunk = methods.chunk_text(self.chunk)
         return (
@@ -56,7 +56,7 @@ def _start(num_devices: int) -> None:
 
 
 def make_network(num_losses: int) -> tuple[keras.Model, keras.Model]:
-    """Makes two convolutions, and two dense layers that all losses share.
+    """Makes two convolutions, and two dense layers shared by all losses.
 
     Args:
         num_losses: T.
@@ -82,7 +82,7 @@ def make_step(case: Case) -> measuring.Step:
     """Makes a training step of a small network.
 
     Args:
-        case: What is trained, on logical devices of the CPU.
+        case: The case, on logical devices of the CPU.
 
     Returns:
         The step.
@@ -125,7 +125,7 @@ def _peaks(case: Case) -> list[float]:
 
 
 def cases() -> list[Case]:
-    """Lists what is measured, cases to be compared side by side."""
+    """Lists the cases, in groups to compare."""
     return [
         Case(num_devices, num_losses, chunk)
         for num_losses in _LOSSES

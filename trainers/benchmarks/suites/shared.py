@@ -1,4 +1,4 @@
-"""The CelebA network, 40 losses that share two dense layers, by method."""
+"""Compares methods on CelebA's network, whose 40 losses share the heads."""
 
 from trainers.benchmarks import measuring, methods
 from trainers.benchmarks.methods import (
