@@ -9,6 +9,7 @@ DEMO_DIR ?= runs/demo
 QUICK := test_layout.py test_contributing.py test_readme.py \
   graddrop_tf/bases graddrop_tf/test_package.py graddrop_tf/test_random.py \
   graddrop_tf/test_recipe.py graddrop_tf/methods/test_values.py \
+  graddrop_tf/methods/test_every_method.py \
   trainers/reporting trainers/test_config.py
 WAYMO := waymo-open-dataset-tf-2-12-0==1.6.7
 

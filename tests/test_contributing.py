@@ -10,6 +10,8 @@ import pytest
 import graddrop_tf as gd
 from graddrop_tf.methods import METHODS
 from launch import command, compare
+from tests.graddrop_tf.methods import laws, test_every_method, test_values
+from tests.graddrop_tf.methods.test_values import Combined, Weighted
 from trainers.experiments.registry import EXPERIMENTS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,7 +21,9 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 def add(section, registry, monkeypatch):
     """Carries out a section: defines the file, adds its line to the dict."""
     (body,) = re.findall(rf"## {section}\n(.*?)\n## ", TEXT, re.DOTALL)
-    source, line = re.findall(r"```python \w+\n(.*?)```", body, re.DOTALL)
+    source, line, *rows = re.findall(
+        r"```python \w+\n(.*?)```", body, re.DOTALL
+    )
     names = {"__name__": "contributing", "METHODS": {}, "EXPERIMENTS": {}}
     exec(compile(source, section, "exec"), names)
     exec(compile(line, section, "exec"), names)
@@ -27,7 +31,12 @@ def add(section, registry, monkeypatch):
     for name, thing in added.items():
         monkeypatch.setitem(registry, name, thing)
     (name,) = added
-    return name, source
+    return name, [*source.splitlines(), *line.splitlines()], rows
+
+
+def row_of(text):
+    """Makes a row of the values table."""
+    return eval(text, {"Combined": Combined, "Weighted": Weighted})
 
 
 def train_one_step(recipe):
@@ -57,8 +66,12 @@ def loss_weights(model):
 
 
 def test_add_a_method(monkeypatch):
-    name, source = add("Add a method", METHODS, monkeypatch)
-    assert len(source.splitlines()) <= 22
+    name, lines, (row,) = add("Add a method", METHODS, monkeypatch)
+    # With the import, the line of METHODS and the row.
+    assert len(lines) + 2 <= 25
+    test_values.test_combined_gradients(row_of(row), "float32")
+    for law in laws.COMBINER_LAWS:
+        law(test_every_method.build(name))
     halves, _ = train_one_step(name)
     sums, _ = train_one_step("baseline")
     for half, total in zip(halves, sums):
@@ -66,7 +79,10 @@ def test_add_a_method(monkeypatch):
 
 
 def test_add_a_weighting(monkeypatch, tmp_path):
-    name, _ = add("Add a weighting", METHODS, monkeypatch)
+    name, _, (row,) = add("Add a weighting", METHODS, monkeypatch)
+    test_values.test_weights(row_of(row))
+    for law in laws.WEIGHTING_LAWS:
+        law(test_every_method.build(name))
     _, model = train_one_step(name)
     weights = loss_weights(model)
     # The second loss starts with the larger gradient.
@@ -78,7 +94,7 @@ def test_add_a_weighting(monkeypatch, tmp_path):
 
 
 def test_add_an_experiment(monkeypatch, tmp_path, capsys):
-    name, _ = add("Add an experiment", EXPERIMENTS, monkeypatch)
+    name, _, _ = add("Add an experiment", EXPERIMENTS, monkeypatch)
     arguments = [
         f"--experiment={name}",
         "--methods=baseline,graddrop",

@@ -1,12 +1,12 @@
 """Speed and memory, as ratios measured side by side in one run.
 
-All cases of a suite take turns, one step each, and every round starts with
-another case; a ratio is that of two steps of one round. What else the machine
-does meanwhile slows both, so the median of many rounds holds where seconds do
-not. Beside it stands what the arithmetic alone allows: multiply-adds counted
-from the shapes of the model's own layers, a forward pass as 1, a backward
-pass as 2, and for each loss after the first the activation gradients of the
-heads as 1. Milliseconds and rates are those of this machine at this time.
+All cases of a suite take turns, one step each, and every round starts with a
+different case. A ratio compares two steps of one round: other work on the
+machine slows both, so the median of many rounds is reliable where seconds are
+not. The table shows it next to the ratio that counting multiply-adds predicts:
+a forward pass counts as 1, a backward pass as 2, and for each loss after the
+first the activation gradients of the heads as 1. Milliseconds and rates depend
+on the machine and its load.
 
 | file | contents |
 | --- | --- |
