@@ -23,7 +23,7 @@ TARGET = "target"
 _SCALE = 256.0
 _SOURCE_TRAINING_SPLIT = "train"
 _SOURCE_EVALUATION_SPLITS = ("validation", "test")
-_SHUFFLED_BYTES = 2**28
+SHUFFLED_BYTES = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ImageSet:
         """Returns how many records fit the memory of the shuffle buffer."""
         info = self.prepared.builder.info
         average = info.dataset_size / info.splits.total_num_examples
-        return int(_SHUFFLED_BYTES / max(average, 1))
+        return int(SHUFFLED_BYTES / max(average, 1))
 
 
 def open_sets(

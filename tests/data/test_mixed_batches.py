@@ -211,7 +211,7 @@ def test_the_shuffle_buffer_is_bounded_by_memory(data_dir, monkeypatch):
     info = images.prepared.builder.info
     average = info.dataset_size / 19
     assert 100 < average < 400
-    monkeypatch.setattr(mixed_batches, "_SHUFFLED_BYTES", 5 * average)
+    monkeypatch.setattr(mixed_batches, "SHUFFLED_BYTES", 5 * average)
     rows = _rows(_training({"target": images}, 1), "target", _TARGET["train"])
     # Only the first 5 and what follows one by one can be drawn.
     assert rows[0] < 5 and rows[1] < 6

@@ -287,15 +287,15 @@ def test_dict_of_outputs_in_any_order():
     out = model.predict(x, verbose=0)
     assert set(out) == {"a", "b"}
     assert {"a_loss", "b_loss"} <= set(logs)
-    names = model._compile_loss.loss_names
-    values = model._compile_loss.per_loss({"a": y[0], "b": y[1]}, out)
+    (drop,) = model.recipe_state.combiner.combiners
+    names = drop.loss_names
+    values = model.per_loss_values({"a": y[0], "b": y[1]}, out)
     expected = {
         "a": np.mean((out["a"] - y[0]) ** 2),
         "b": np.mean(np.abs(out["b"] - y[1])),
     }
     for name, value in zip(names, values, strict=True):
         assert float(value) == pytest.approx(expected[name], rel=1e-5)
-    (drop,) = model.recipe_state.combiner.combiners
     assert drop.leaks(2) == [leak[name] for name in names]
 
 

@@ -52,7 +52,7 @@ OFFICIAL_IOU_THRESHOLDS = {
     "CYCLIST": 0.5,
 }
 _IOU_STEPS = np.float32(1e6)
-_PAIRS_AT_ONCE = 2**18
+PAIRS_AT_ONCE = 2**18
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ class DetectionMetric:
             boxes.of_box_type(boxes.checked(values), self._box_type)
             for values in (predictions, ground_truths)
         )
-        parts = boxes.batches(predictions, ground_truths, _PAIRS_AT_ONCE)
+        parts = boxes.batches(predictions, ground_truths, PAIRS_AT_ONCE)
         with concurrent.futures.ThreadPoolExecutor(self._num_workers) as pool:
             for counts in pool.map(
                 lambda part: _count(*part, self._iou_thresholds), parts

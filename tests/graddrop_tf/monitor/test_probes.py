@@ -173,7 +173,8 @@ def test_terms_after_a_branch_are_part_of_its_gradient(tmp_path):
     rows = []
     for form in ("layer", "heads"):
         model, y = linear(form, "baseline")
-        head = next(x for x in model._flatten_layers() if x.name == "head_0")
+        heads = model if form == "layer" else model.heads
+        head = heads.get_layer("head_0")
         head.activity_regularizer = lambda outputs: tf.reduce_sum(outputs)
         head.kernel.regularizer = keras.regularizers.L2(1.0)
         rows.append(measure(model, y, tmp_path))

@@ -232,7 +232,7 @@ def test_frames_may_come_one_by_one(monkeypatch):
             boxes.select(predictions, predictions.frame_id == frame),
             boxes.select(ground_truths, ground_truths.frame_id == frame),
         )
-    monkeypatch.setattr(metric, "_PAIRS_AT_ONCE", 1000)
+    monkeypatch.setattr(metric, "PAIRS_AT_ONCE", 1000)
     split = _measure(predictions, ground_truths, num_workers=2)
     for other in (streamed.result(), split):
         np.testing.assert_array_equal(

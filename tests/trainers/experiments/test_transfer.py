@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
-from data import prepared, streams
+from data import mixed_batches, prepared, streams
 from tests import reference
 from tests.data import labelled_images
 from tests.trainers import small_runs
@@ -493,14 +493,15 @@ def test_values_that_make_no_sense_are_refused(values):
         transfer.TransferConfig(**values)
 
 
-def test_damaged_data_are_named(data_dir, tmp_path):
-    called = []
-    run = _run(data_dir, tmp_path)
-    found = registry.EXPERIMENTS["transfer"]
-    for images in found._sets(run).values():
-        called.append(images.prepared.name)
-    assert called == ["imagenet2012", "cifar100"]
-    found.check_data(run)
+def test_both_data_sets_are_checked(data_dir, tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(
+        mixed_batches.ImageSet,
+        "check",
+        lambda images: checked.append(images.prepared.name),
+    )
+    registry.EXPERIMENTS["transfer"].check_data(_run(data_dir, tmp_path))
+    assert checked == ["imagenet2012", "cifar100"]
 
 
 def test_workers_get_their_parts(data_dir, tmp_path):

@@ -9,24 +9,24 @@ from data.drawn_faces import builder as drawn_faces
 from trainers.benchmarks import measuring, methods
 from trainers.models import attribute_network
 
-_NUM_IMAGES = 256
-_SHAPE = attribute_sets.Shape(218, 178)
+NUM_IMAGES = 256
+SHAPE = attribute_sets.Shape(218, 178)
 
 
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
     batch_size = methods.BATCH_SIZE
     with tempfile.TemporaryDirectory() as folder:
-        progress.say(f"drawing {_NUM_IMAGES} faces")
+        progress.say(f"drawing {NUM_IMAGES} faces")
         drawn_faces.prepare(
-            folder, drawn_faces.Contents(_NUM_IMAGES, validation=1, test=1)
+            folder, drawn_faces.Contents(NUM_IMAGES, validation=1, test=1)
         )
         faces = attribute_sets.AttributeSet(
             "drawn_faces", ["attributes"], folder
         )
 
         batches = faces.training_batches(
-            "train", _SHAPE, streams.Reading(batch_size, seed=0)
-        ).take(_NUM_IMAGES // batch_size)
+            "train", SHAPE, streams.Reading(batch_size, seed=0)
+        ).take(NUM_IMAGES // batch_size)
 
         def read() -> None:
             # Restarted each time, so that nothing was prefetched before.
@@ -35,7 +35,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
         progress.say("building the model")
         network = attribute_network.make_network(
-            (_SHAPE.height, _SHAPE.width, faces.channels), len(faces.names)
+            (SHAPE.height, SHAPE.width, faces.channels), len(faces.names)
         )
         step = methods.make_step(methods.BASELINE, *network)
         steps = {"reading": read, "training": step}
@@ -44,7 +44,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         )
     # Seconds per image: one step reads all of them, or trains on a batch.
     each = {
-        "reading": np.divide(times["reading"], _NUM_IMAGES),
+        "reading": np.divide(times["reading"], NUM_IMAGES),
         "training": np.divide(times["training"], batch_size),
     }
     return [
@@ -55,7 +55,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 SUITE = measuring.Suite(
     "images per second through the CelebA pipeline alone, and through the "
-    f"baseline's training; {_SHAPE.height} x {_SHAPE.width}, batch "
+    f"baseline's training; {SHAPE.height} x {SHAPE.width}, batch "
     f"{methods.BATCH_SIZE}",
     _measure,
 )

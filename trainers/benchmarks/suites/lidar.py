@@ -30,7 +30,7 @@ from trainers.models.pointpillars import (
 
 _PRESET = "small"
 _FULL_PRESET = "graddrop2020"
-_NUM_POINTS = 180_000
+NUM_POINTS = 180_000
 _NUM_BOXES = 100
 _BATCH_SIZE = 2
 _FRAMES_READ = 4
@@ -47,7 +47,7 @@ _DETECTING = f"detections, {_PRESET}"
 _METRIC = f"metric of {_FRAMES_MEASURED} frames"
 
 
-def random_frame(num_points: int = _NUM_POINTS) -> dict[str, tf.Tensor]:
+def random_frame(num_points: int = NUM_POINTS) -> dict[str, tf.Tensor]:
     """Draws a frame whose points are dense near the sensor, like a lidar's.
 
     Args:
@@ -126,7 +126,7 @@ def _reading(folder: pathlib.Path, progress: measuring.Progress):
     return read
 
 
-def _frame_steps(
+def frame_steps(
     folder: pathlib.Path, progress: measuring.Progress
 ) -> dict[str, measuring.Step]:
     """Makes the steps that need the official package, if it is installed."""
@@ -192,7 +192,7 @@ def _metric_step() -> measuring.Step:
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
     with tempfile.TemporaryDirectory() as folder:
         steps = {
-            **_frame_steps(pathlib.Path(folder), progress),
+            **frame_steps(pathlib.Path(folder), progress),
             **_detector_steps(progress),
             _METRIC: _metric_step(),
         }
@@ -224,7 +224,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 SUITE = measuring.Suite(
     "decoding a simulated Waymo frame, v1, against the official utilities; "
-    f"putting {_NUM_POINTS:,} points into 512 x 512 pillars; frames a second "
+    f"putting {NUM_POINTS:,} points into 512 x 512 pillars; frames a second "
     "of each part of a PointPillars run by itself",
     _measure,
     pairs_per_round=2,

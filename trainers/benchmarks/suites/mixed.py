@@ -17,8 +17,8 @@ from trainers.models import densenet
 _IMAGE_SHAPE = (32, 32, 3)
 _BATCH_SIZE = 8
 _NUM_CLASSES = {mixed_batches.SOURCE: 1000, mixed_batches.TARGET: 100}
-_BASELINE = "baseline"
-_GRADDROP = "graddrop(leak=[1, 0], k=0.25)"
+BASELINE = "baseline"
+GRADDROP = "graddrop(leak=[1, 0], k=0.25)"
 
 
 def make_network(
@@ -89,14 +89,14 @@ def share_of_combining(trunk: keras.Model, heads: keras.Model) -> float:
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
     network = make_network()
     steps = {}
-    for recipe in (_BASELINE, _GRADDROP):
+    for recipe in (BASELINE, GRADDROP):
         progress.say(f"building {recipe}")
         steps[recipe] = make_step(recipe, *network)
     times = measuring.take_turns(steps, rounds, progress=progress.start(rounds))
     allowed = share_of_combining(*network)
     return [
         measuring.time_row(
-            times, _GRADDROP, _BASELINE, allowed=allowed, target=1.05
+            times, GRADDROP, BASELINE, allowed=allowed, target=1.05
         )
     ]
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import graddrop_tf as gd
 from trainers.benchmarks import measuring, methods
 
-_STEPS = 50
+STEPS = 50
 _WITHOUT = "without the monitor"
 _WITH = "gd.GradientMonitor"
 
@@ -30,13 +30,13 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
             verbose=0,
         )
 
-    monitor = gd.GradientMonitor(batch, every_steps=_STEPS)
+    monitor = gd.GradientMonitor(batch, every_steps=STEPS)
     progress.say("building")
     # It samples at the end of this epoch and once in each of the next.
     fit(1, [monitor])
     steps = {
-        _WITHOUT: lambda: fit(_STEPS),
-        _WITH: lambda: fit(_STEPS, [monitor]),
+        _WITHOUT: lambda: fit(STEPS),
+        _WITH: lambda: fit(STEPS, [monitor]),
     }
     times = measuring.take_turns(
         steps, rounds, warm_up=0, progress=progress.start(rounds)
@@ -45,7 +45,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 
 SUITE = measuring.Suite(
-    f"time of {_STEPS} steps of fit, in which the monitor samples once; the "
+    f"time of {STEPS} steps of fit, in which the monitor samples once; the "
     "same network, trained by the baseline",
     _measure,
     pairs_per_round=8,

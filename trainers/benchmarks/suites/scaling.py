@@ -21,9 +21,9 @@ from trainers.training import devices
 
 _DEVICES = (1, 2, 4)
 _LOSSES = (2, 4, 8, 16, 32, 64)
-_BATCH_SIZE = 32
-_IMAGE_SHAPE = (32, 32, 3)
-_CHANNELS = (16, 32)
+BATCH_SIZE = 32
+IMAGE_SHAPE = (32, 32, 3)
+CHANNELS = (16, 32)
 _HIDDEN = 64
 
 
@@ -64,8 +64,8 @@ def make_network(num_losses: int) -> tuple[keras.Model, keras.Model]:
     Returns:
         The trunk and the heads.
     """
-    inputs = hidden = keras.Input(_IMAGE_SHAPE)
-    for channels in _CHANNELS:
+    inputs = hidden = keras.Input(IMAGE_SHAPE)
+    for channels in CHANNELS:
         hidden = keras.layers.Conv2D(
             channels, 3, padding="same", activation="relu"
         )(hidden)
@@ -108,7 +108,7 @@ def make_step(case: Case) -> measuring.Step:
         )
         model.optimizer.build(model.trainable_variables)
     return measuring.training_step(
-        model, *methods.random_batch(trunk, heads, _BATCH_SIZE)
+        model, *methods.random_batch(trunk, heads, BATCH_SIZE)
     )
 
 
@@ -199,7 +199,7 @@ def rows(
 
 SUITE = measuring.Suite(
     "graddrop on a network of four layers, "
-    f"{_IMAGE_SHAPE[0]} x {_IMAGE_SHAPE[1]}, batch {_BATCH_SIZE} over all "
+    f"{IMAGE_SHAPE[0]} x {IMAGE_SHAPE[1]}, batch {BATCH_SIZE} over all "
     "devices: step time; speed in shares of one device's; peak memory of a "
     "step above that between steps. Logical devices share the cores of one "
     "CPU: their efficiency is about overhead only",

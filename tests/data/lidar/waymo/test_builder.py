@@ -145,7 +145,7 @@ def test_interrupted_it_continues(
         patch.setattr(preparation, "prepare_segment", interrupted)
         patch.setattr(segments.RecordSegment, "examples", interrupted_examples)
         if at == "after":
-            patch.setattr(builder_lib, "_link", interrupted_link)
+            patch.setattr(os, "link", interrupted_link)
         with pytest.raises(KeyboardInterrupt):
             _builder(tmp_path, drives).download_and_prepare()
     assert not (tmp_path / "waymo_lidar" / "1.0.0").exists()

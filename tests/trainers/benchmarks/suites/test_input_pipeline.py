@@ -9,8 +9,8 @@ from trainers.models import attribute_network
 
 
 def test_reading_is_set_against_training(eager, monkeypatch):
-    monkeypatch.setattr(input_pipeline, "_SHAPE", attribute_sets.Shape(8, 8))
-    monkeypatch.setattr(input_pipeline, "_NUM_IMAGES", 16)
+    monkeypatch.setattr(input_pipeline, "SHAPE", attribute_sets.Shape(8, 8))
+    monkeypatch.setattr(input_pipeline, "NUM_IMAGES", 16)
     make = functools.partial(attribute_network.make_network, channels=1)
     monkeypatch.setattr(attribute_network, "make_network", make)
     times = {"reading": [2.0, 4.0], "training": [4.0, 8.0]}

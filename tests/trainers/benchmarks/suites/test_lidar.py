@@ -50,7 +50,7 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(
         presets, "PRESETS", dict.fromkeys(presets.PRESETS, tiny)
     )
-    monkeypatch.setattr(lidar, "_NUM_POINTS", 100)
+    monkeypatch.setattr(lidar, "NUM_POINTS", 100)
     taken = {}
 
     def take_turns(steps, rounds, *, warm_up, progress):
@@ -90,7 +90,7 @@ def test_steps_with_the_official_package(tmp_path, monkeypatch, capsys):
     tiny = Settings(num_frames=2, sensors="small", extent=25.0)
     monkeypatch.setattr(drives, "Settings", lambda num_frames: tiny)
     monkeypatch.setattr(drives, "full_size_frame", cases.frame)
-    steps = lidar._frame_steps(tmp_path, measuring.Progress("lidar"))
+    steps = lidar.frame_steps(tmp_path, measuring.Progress("lidar"))
     ours, theirs = (
         steps[name]()
         for name in ("decoding a full-size frame", "official utilities")

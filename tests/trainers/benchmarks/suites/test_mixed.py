@@ -13,7 +13,7 @@ def network():
     )
 
 
-@pytest.mark.parametrize("recipe", [mixed._BASELINE, mixed._GRADDROP])
+@pytest.mark.parametrize("recipe", [mixed.BASELINE, mixed.GRADDROP])
 def test_a_step_trains_both_heads(recipe, network, eager):
     trunk, heads = network
     before = heads.get_weights()

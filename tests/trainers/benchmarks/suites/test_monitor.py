@@ -2,7 +2,7 @@
 
 import keras
 
-import graddrop_tf as gd
+from graddrop_tf.monitor import samples
 from trainers.benchmarks import measuring, methods
 from trainers.benchmarks.suites import monitor
 
@@ -17,19 +17,19 @@ def tiny_network():
 
 def test_one_sample_in_each_monitored_turn(eager, monkeypatch):
     monkeypatch.setattr(methods, "make", tiny_network)
-    monkeypatch.setattr(monitor, "_STEPS", 4)
-    sample, samples = gd.GradientMonitor._sample, []
+    monkeypatch.setattr(monitor, "STEPS", 4)
+    get, numbers = samples.Batches.get, []
 
-    def counted(self):
-        samples.append(self._steps_taken())
-        sample(self)
+    def counted(self, number):
+        numbers.append(number)
+        return get(self, number)
 
-    monkeypatch.setattr(gd.GradientMonitor, "_sample", counted)
+    monkeypatch.setattr(samples.Batches, "get", counted)
     (row,) = monitor.SUITE.measure(3, measuring.Progress("monitor"))
     assert (row.case, row.against) == (
         "gd.GradientMonitor",
         "without the monitor",
     )
     # One to begin with; then turns of four steps without and with, with and
-    # without, without and with the monitor.
-    assert samples == [1, 8, 12, 24]
+    # without, without and with the monitor: after 1, 8, 12 and 24 steps.
+    assert numbers == [0, 1, 2, 5]

@@ -41,9 +41,9 @@ def test_rows_by_hand():
 
 
 def test_a_step_trains_on_all_devices(eager, monkeypatch):
-    monkeypatch.setattr(scaling, "_IMAGE_SHAPE", (8, 8, 3))
-    monkeypatch.setattr(scaling, "_CHANNELS", (1,))
-    monkeypatch.setattr(scaling, "_BATCH_SIZE", 4)
+    monkeypatch.setattr(scaling, "IMAGE_SHAPE", (8, 8, 3))
+    monkeypatch.setattr(scaling, "CHANNELS", (1,))
+    monkeypatch.setattr(scaling, "BATCH_SIZE", 4)
     models = []
     training_step = measuring.training_step
 
