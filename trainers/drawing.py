@@ -1,4 +1,4 @@
-"""What all plots share: colours, axes, and a figure as bytes or text."""
+"""Colours, axes and rendering for all plots."""
 
 import base64
 import io

@@ -1,15 +1,15 @@
 #!/bin/bash
-# Trains on all GPUs of this machine, and goes on after a crash:
+# Trains on all GPUs of this machine, and resumes after a crash:
 #
 #     launch/cluster/gpus.sh --experiment=celeba --method=graddrop \
 #         --run_dir=runs/faces --data_dir=data
 #
-# Start it in the checkout. The flags are those of launch.train. PYTHON names
-# another interpreter than .venv/bin/python; CUDA_VISIBLE_DEVICES picks GPUs.
+# Start it in the checkout, with the flags of launch.train. PYTHON names an
+# interpreter other than .venv/bin/python; CUDA_VISIBLE_DEVICES selects GPUs.
 #
-# A run that a signal has ended, or that has saved on SIGTERM (exit code 75), is
-# started again, up to MAX_RESTARTS (10) times. SIGTERM or Ctrl-C to this script
-# lets the run save and ends both, with 75.
+# A run ended by a signal, or saved on SIGTERM (exit code 75), is restarted, up
+# to MAX_RESTARTS (10) times. On SIGTERM or Ctrl-C, this script lets the run save
+# and exits with 75.
 
 stopped=
 run=

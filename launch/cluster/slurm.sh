@@ -5,13 +5,13 @@
 #         launch/cluster/slurm.sh --experiment=celeba --method=graddrop \
 #         --run_dir=/shared/runs/faces --data_dir=/shared/data
 #
-# Submit it from the checkout, which every machine has to see, like --run_dir.
-# What stands after the script is for launch.train; PYTHON names another
-# interpreter than .venv/bin/python.
+# Submit it from the checkout, which every machine must be able to read, like
+# --run_dir. The flags after the script are those of launch.train; PYTHON names
+# an interpreter other than .venv/bin/python.
 #
-# Two minutes before the time is up the workers are sent SIGTERM; they save and
-# exit with 75, and the job goes back into the queue, to continue later. So it
-# does, up to ten times, where a signal has ended a worker.
+# Two minutes before the time limit the workers receive SIGTERM, save and exit
+# with 75, and the job is requeued. It is also requeued, up to ten times, if a
+# signal ends a worker.
 #
 #SBATCH --job-name=graddrop
 #SBATCH --nodes=2
@@ -23,7 +23,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.out
 
-# A worker that ends does not end the others at once: they may be saving.
+# The end of one worker does not end the others at once: they may be saving.
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=60 \
     "${PYTHON:-.venv/bin/python}" -m launch.train --strategy=multi_worker "$@"
 status=$?

@@ -4,11 +4,11 @@
 #     launch/cluster/tune.sh --experiment=celeba --method=graddrop \
 #         --run_dir=runs/search --data_dir=data
 #
-# Start it in the checkout. The flags are those of launch.tune; PYTHON names
-# another interpreter than .venv/bin/python, PORT another port than 8011.
+# Start it in the checkout, with the flags of launch.tune. PYTHON names an
+# interpreter other than .venv/bin/python, PORT a port other than 8011.
 #
-# When one process fails the others are ended too, and so they are by SIGTERM or
-# Ctrl-C to this script; the same command continues.
+# If one process fails, or on SIGTERM or Ctrl-C, the script ends all of them; the
+# same command resumes the search.
 
 num_workers=${NUM_WORKERS:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
 export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=${PORT:-8011}
