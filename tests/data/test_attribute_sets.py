@@ -5,8 +5,8 @@ from data import attribute_sets, prepared, streams
 from tests.data import image_sets
 
 _NAMES = ["hat", "beard"]
-_TRAIN = image_sets.examples(7, _NAMES)
-_TEST = image_sets.examples(5, _NAMES, seed=1)
+_TRAIN = image_sets.with_attributes(7, _NAMES)
+_TEST = image_sets.with_attributes(5, _NAMES, seed=1)
 _SAME = attribute_sets.Shape(image_sets.HEIGHT, image_sets.WIDTH)
 
 
@@ -14,7 +14,7 @@ _SAME = attribute_sets.Shape(image_sets.HEIGHT, image_sets.WIDTH)
 def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("data")
     splits = {"train": _TRAIN, "test": _TEST}
-    image_sets.prepare(directory, "faces", _NAMES, splits)
+    image_sets.prepare_with_attributes(directory, "faces", _NAMES, splits)
     return directory
 
 

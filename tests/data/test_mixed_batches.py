@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data import mixed_batches, prepared, streams
-from tests.data import labelled_images
+from tests.data import image_sets
 
 _SHAPE = (4, 6, 3)
 _SIZES = {"source": 3, "target": 2}
@@ -13,7 +13,7 @@ _SIZES = {"source": 3, "target": 2}
 
 def _splits(shape, num_classes, seed, **counts):
     return {
-        split: labelled_images.draw(count, shape, num_classes, seed + index)
+        split: image_sets.with_labels(count, shape, num_classes, seed + index)
         for index, (split, count) in enumerate(counts.items())
     }
 
@@ -26,7 +26,7 @@ _LARGE = _splits((8, 18, 3), 5, 20, train=6, validation=2)
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("data")
-    prepare = labelled_images.prepare
+    prepare = image_sets.prepare_with_labels
     prepare(directory, "small", _TARGET, _SHAPE, 3)
     prepare(directory, "helpful", _SOURCE, _SHAPE, 5, num_shards=2)
     # A data set that does not say how large its images are.
@@ -255,7 +255,7 @@ def test_a_set_without_labels_is_refused(tmp_path):
 
 
 def test_damage_is_found_in_both_splits(data_dir, tmp_path):
-    labelled_images.prepare(tmp_path, "small", _TARGET, _SHAPE, 3)
+    image_sets.prepare_with_labels(tmp_path, "small", _TARGET, _SHAPE, 3)
     images = _open(str(tmp_path), source=None)["target"]
     images.check()
     (path,) = (tmp_path / "small" / "1.0.0").glob("*test*tfrecord*")

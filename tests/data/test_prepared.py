@@ -14,10 +14,12 @@ _NAMES = ["hat", "beard"]
 def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("data")
     splits = {
-        "train": image_sets.examples(7, _NAMES),
-        "test": image_sets.examples(3, _NAMES, seed=1),
+        "train": image_sets.with_attributes(7, _NAMES),
+        "test": image_sets.with_attributes(3, _NAMES, seed=1),
     }
-    image_sets.prepare(directory, "faces", _NAMES, splits, num_shards=2)
+    image_sets.prepare_with_attributes(
+        directory, "faces", _NAMES, splits, num_shards=2
+    )
     return directory
 
 
@@ -39,7 +41,7 @@ def test_records_are_those_of_the_split(data_dir):
     dataset = prepared.open_set("faces", data_dir)
     expected = [
         int(example["image"][0, 0, 0])
-        for example in image_sets.examples(7, _NAMES)
+        for example in image_sets.with_attributes(7, _NAMES)
     ]
     assert _first_pixels(dataset, dataset.records("train")) == sorted(expected)
     assert dataset.num_examples("train") == 7

@@ -196,17 +196,15 @@ def the_sum_is_that_of_the_parts(combiner):
 
 def streaming_gives_the_same_sum(combiner):
     """Losses that come in chunks are combined as all at once."""
+    if combiner.streaming() is None:
+        return
     for step, g, A in examples(3):
         streaming = combiner.streaming()
-        if streaming is None:
-            return
-        A32 = tf.constant(A, "float32")
+        tensors = [tf.constant(g_i, "float32") for g_i in g]
         with gd.random.drawing(tf.constant(step, tf.int64)):
-            streaming.start(3, A32)
-            for chunk in ([0, 1], [2]):
-                streaming.add(
-                    chunk, [tf.constant(g[i], "float32") for i in chunk]
-                )
+            streaming.start(3, tf.constant(A, "float32"))
+            streaming.add([0, 1], tensors[:2])
+            streaming.add([2], tensors[2:])
             total = streaming.finish()
         want = sum(combine(combiner, g, A, step=step))
         assert_close([total.numpy()], [want], 1e-6)
@@ -261,11 +259,8 @@ def weights_after(weighting, losses, norms):
             tf.constant(step_norms, "float32"),
         )
         assert after.keys() == state.keys()
-        for name, value in state.items():
-            assert (after[name].dtype, after[name].shape) == (
-                value.dtype,
-                value.shape,
-            )
+        for new, old in ((after[name], state[name]) for name in state):
+            assert (new.dtype, new.shape) == (old.dtype, old.shape)
         state = after
         weights = weighting.weights_of(state)
         assert (weights.dtype, weights.shape) == (tf.float32, [len(losses[0])])

@@ -21,10 +21,10 @@ _NAMES = [f"attribute_{index:02d}" for index in range(4)]
 def data_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("data")
     splits = {
-        split: image_sets.examples(count, _NAMES, seed)
+        split: image_sets.with_attributes(count, _NAMES, seed)
         for seed, (split, count) in enumerate([("train", 21), ("test", 9)])
     }
-    image_sets.prepare(directory, "celeb_a", _NAMES, splits)
+    image_sets.prepare_with_attributes(directory, "celeb_a", _NAMES, splits)
     return directory
 
 
@@ -89,7 +89,7 @@ def test_a_run_reports_its_best_step(whole):
     rates = np.mean(
         [
             [example["attributes"][name] for name in _NAMES]
-            for example in image_sets.examples(9, _NAMES, seed=1)
+            for example in image_sets.with_attributes(9, _NAMES, seed=1)
         ],
         axis=0,
     )

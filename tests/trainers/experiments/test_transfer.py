@@ -8,7 +8,7 @@ import tensorflow as tf
 import graddrop_tf as gd
 from data import mixed_batches, prepared, streams
 from tests import reference
-from tests.data import labelled_images
+from tests.data import image_sets
 from tests.trainers import small_runs
 from trainers import errors, files
 from trainers.experiments import registry, transfer
@@ -322,10 +322,12 @@ def data_dir(tmp_path_factory):
 
     def prepare(name, num_classes, shape, seed, **counts):
         splits = {
-            split: labelled_images.draw(count, shape, num_classes, seed + i)
+            split: image_sets.with_labels(count, shape, num_classes, seed + i)
             for i, (split, count) in enumerate(counts.items())
         }
-        labelled_images.prepare(directory, name, splits, shape, num_classes)
+        image_sets.prepare_with_labels(
+            directory, name, splits, shape, num_classes
+        )
 
     prepare("cifar100", 3, _SHAPE, 0, train=3, test=10)
     prepare("imagenet2012", 5, _SHAPE, 2, train=7, validation=6)
