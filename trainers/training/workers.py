@@ -1,4 +1,10 @@
-"""The processes that train one model together, on one or several machines."""
+"""The processes that train one model together, on one or several machines.
+
+TensorFlow's own resolvers differ: `TFConfigClusterResolver` does not validate
+what it reads, and `SlurmClusterResolver` sorts the hosts by name (Slurm ranks
+them in the order of its list), gives every job the same ports, and fails on
+machines without `nvidia-smi`.
+"""
 
 import dataclasses
 import json
