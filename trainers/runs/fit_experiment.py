@@ -49,12 +49,19 @@ class FitExperiment(Experiment):
         """Makes a worker's part of endless batches."""
 
     @abc.abstractmethod
-    def test_data(self, run: Run) -> tf.data.Dataset:
-        """Makes one pass over the test batches, the same for all workers."""
+    def test_data(self, run: Run) -> tf.data.Dataset | None:
+        """Makes one pass over the test batches, the same for all workers.
+
+        None if `evaluator` measures the model.
+        """
 
     @abc.abstractmethod
     def measure(self, row: Mapping[str, float]) -> dict[str, float]:
         """Computes the reported metrics from the log of an epoch."""
+
+    def evaluator(self, run: Run, model: keras.Model) -> loop.Evaluator | None:
+        """Makes what measures the model if Keras' `evaluate` does not."""
+        return None
 
     def callbacks(
         self, run: Run, model: keras.Model
@@ -141,6 +148,7 @@ class FitExperiment(Experiment):
                     config=run.config,
                     directory=run.directory,
                     progress=progress,
+                    evaluator=self.evaluator(run, model),
                     watched=self.watched,
                     more=self.callbacks(run, model),
                     worker=worker,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -51,6 +51,24 @@ class StopOnNan(keras.callbacks.Callback):
                 f"step {self._clock.step}: {', '.join(names)} became "
                 f"{bad[names[0]]}; the last checkpoint is from before"
             )
+
+
+class Evaluate(keras.callbacks.Callback):
+    """Measures the model after each epoch, in place of Keras' `evaluate`."""
+
+    def __init__(self, evaluator: Callable[[], Mapping[str, float]]):
+        """Makes the callback.
+
+        Args:
+            evaluator: Returns the test logs, without the prefix `val_`.
+        """
+        super().__init__()
+        self._evaluator = evaluator
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the test logs to those of the epoch."""
+        values = self._evaluator()
+        logs.update({f"val_{name}": value for name, value in values.items()})
 
 
 class SaveCheckpoints(keras.callbacks.Callback):

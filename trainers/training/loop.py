@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -26,16 +26,18 @@ from trainers.training.clock import Clock
 from trainers.training.progress import Progress
 
 TrainingData = Callable[[int], tf.data.Dataset]
+Evaluator = Callable[[], Mapping[str, float]]
 
 
 def fit(
     model: keras.Model,
     training_data: TrainingData,
-    test_data: tf.data.Dataset,
+    test_data: tf.data.Dataset | None,
     *,
     config: config_lib.FitConfig,
     directory: pathlib.Path,
     progress: Progress,
+    evaluator: Evaluator | None = None,
     watched: str | None = None,
     more: Sequence[keras.callbacks.Callback] = (),
     worker: workers.Worker | None = None,
@@ -43,17 +45,18 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Trains a model from its last checkpoint, if any, to its last step.
 
-    On one CPU replica the weights and the log are bit for bit the same, however
-    often the process was killed. On several replicas, the row of an
-    interrupted epoch is the same up to rounding.
+    On one CPU replica the weights and the log do not depend on when the
+    process was killed; on several, an interrupted epoch's row is rounded.
 
     Args:
         model: A compiled model, built with its optimizer.
         training_data: Maps a step to endless batches, the worker's part.
-        test_data: Evaluated after each epoch, the same on all workers.
+        test_data: Evaluated by Keras after each epoch, the same on all
+            workers; None if `evaluator` does it.
         config: The number of steps, and when to save.
         directory: The run directory; only the chief writes.
         progress: Shows the progress.
+        evaluator: Returns the test logs after an epoch, without `val_`.
         watched: A logged metric; the model ends with the weights at its
             lowest value, or those of the last step if it is None.
         more: Further callbacks; their additions to the logs are logged.
@@ -70,7 +73,8 @@ def fit(
     worker = worker or workers.Worker()
     session = _Session(model, config, directory, worker)
     session.restore()
-    session.add_callbacks(more, watched, notice or preemption.Notice())
+    notice = notice or preemption.Notice()
+    session.add_callbacks(evaluator, more, watched, notice)
     if worker.is_chief:
         session.callbacks.append(progress.callback(session.clock))
     session.fit(training_data, test_data)
@@ -115,10 +119,12 @@ class _Session:
         )
         self.log.rewind(start)
 
-    def add_callbacks(self, more, watched, notice) -> None:
+    def add_callbacks(self, evaluator, more, watched, notice) -> None:
         """Lists the callbacks in the order in which they must act."""
         stop = callbacks.StopOnNan(self.clock)
         self.callbacks = [self.clock, stop, *more, self.log]
+        if evaluator is not None:
+            self.callbacks.insert(1, callbacks.Evaluate(evaluator))
         if self._worker.is_chief:
             self.callbacks.append(
                 keras.callbacks.TensorBoard(self._events, write_graph=False)
@@ -136,13 +142,12 @@ class _Session:
     def fit(self, training_data, test_data) -> None:
         """Trains the rest of an interrupted epoch, then the other epochs."""
         steps_per_epoch = self._config.steps_per_epoch
-        test_data = distribution.distribute_test(
-            self._model.distribute_strategy, self._worker, test_data
-        )
+        if test_data is not None:
+            test_data = distribution.distribute_test(
+                self._model.distribute_strategy, self._worker, test_data
+            )
         epoch, done = divmod(self.clock.step, steps_per_epoch)
         if done:
-            # Keras builds metrics on first use; restoring has to wait for it.
-            self._model.evaluate(test_data, steps=1, verbose=0)
             self._fit_epochs(training_data, test_data, epoch, epoch + 1, done)
             epoch += 1
         last = self._config.steps // steps_per_epoch

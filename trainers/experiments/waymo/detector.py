@@ -1,6 +1,5 @@
-"""What a trained detector finds in frames, beside what is there."""
+"""A trained detector: what it finds in frames, next to their labels."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,82 +8,40 @@ import numpy as np
 import tensorflow as tf
 
 from data.lidar import examples as lidar_examples
-from data.lidar import sets
 from trainers.detection import boxes as box_lib
-from trainers.detection import metric, pictures
-from trainers.models.pointpillars import decoding, pillars
+from trainers.detection import pictures
+from trainers.experiments.waymo import frames
+from trainers.models.pointpillars import decoding, losses
 from trainers.models.pointpillars.presets import Preset
-from trainers.training import distribution, exchange, workers
-
-_LABELS = ("boxes", "types", "difficulties", "num_points", "segment", "frame")
-_SEED = (0, 0)
-_VEHICLE = "VEHICLE"
-# The names of AP and APH in logs: box type, level and the vehicles' IoU.
-_MEASURED = {
-    "3d": ("3d", 1, 0.7),
-    "bev": ("2d", 1, 0.7),
-    "3d_level_2": ("3d", 2, 0.7),
-    "3d_iou_50": ("3d", 1, 0.5),
-}
-
-
-def encode_frames(
-    examples: tf.data.Dataset, preset: Preset, batch_size: int
-) -> tf.data.Dataset:
-    """Makes batches for `Detector.detect` of examples.
-
-    Args:
-        examples: See `data.lidar_examples`.
-        preset: Values of the detector.
-        batch_size: Frames in a batch.
-
-    Returns:
-        Pairs of the network's inputs, and of what is known of the frames:
-        their labels, `number`, and `unlabelled`, the points in no-label zones.
-    """
-
-    def encode(number, example):
-        frame = sets.vehicles(example)
-        unlabelled = tf.boolean_mask(
-            example["points"][:, :3], example["in_no_label_zone"]
-        )
-        known = {name: example[name] for name in _LABELS}
-        return (
-            pillars.pillarize(frame["points"], preset, _SEED),
-            {**known, "number": number, "unlabelled": unlabelled},
-        )
-
-    return (
-        examples.enumerate()
-        .map(encode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .ragged_batch(batch_size)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+from trainers.training import distribution, workers
 
 
 class Found(NamedTuple):
-    """Predicted and true boxes of some frames.
+    """Predicted and ground-truth boxes of some frames.
 
     Attributes:
-        predictions: What was found; `frame_id` is the frame's number.
+        predictions: The detections; `frame_id` is the frame's number.
         ground_truths: The vehicles that hold lidar points.
         frames: Segment and frame of each number.
-        num_left_out: How many true vehicles hold no lidar point.
+        num_left_out: How many labelled vehicles hold no lidar point.
+        losses: The losses of each frame, `[n, 9]` in the order of
+            `losses.LOSS_NAMES`.
     """
 
     predictions: box_lib.Predictions
     ground_truths: box_lib.GroundTruths
     frames: Mapping[int, tuple[str, str]]
     num_left_out: int
+    losses: np.ndarray
 
 
 class Detector:
-    """A model that detects vehicles, on all replicas of its strategy.
+    """Detects vehicles with a model, on all replicas of its strategy.
 
     Args:
         model: From pillars to the nine outputs.
         preset: Values of the detector.
-        worker: Which of several processes this is; by default it is alone.
+        worker: This worker; by default the only one.
     """
 
     def __init__(
@@ -93,34 +50,41 @@ class Detector:
         preset: Preset,
         worker: workers.Worker | None = None,
     ):
-        def find(inputs):
-            return decoding.detect(model(inputs, training=False), preset)
+        def find(batch):
+            inputs, targets = batch
+            outputs = model(inputs, training=False)
+            return {
+                **decoding.detect(outputs, preset),
+                "losses": losses.of_frames(targets, outputs),
+            }
 
         self._find = distribution.BatchFunction(
             model.distribute_strategy, worker or workers.Worker(), find
         )
 
     def detect(self, batches: tf.data.Dataset) -> Iterator[Found]:
-        """Finds vehicles in this worker's share of the batches.
+        """Detects vehicles in this worker's share of the batches.
+
+        The network runs once for each frame.
 
         Args:
-            batches: As from `encode_frames`.
+            batches: As from `frames.evaluation_batches`.
 
         Yields:
-            What was found in each batch.
+            The detections and losses of each batch.
         """
-        for known, found in self._find(batches):
-            yield join(list(_compare(known, found)))
+        for labels, found in self._find(batches):
+            yield join(list(_split(labels, found)))
 
 
-def _compare(
-    known: Mapping[str, tf.Tensor | tf.RaggedTensor],
+def _split(
+    labels: Mapping[str, tf.Tensor | tf.RaggedTensor],
     found: Mapping[str, tf.Tensor],
 ) -> Iterator[Found]:
-    """Takes a batch apart."""
+    """Splits a batch into its frames."""
     found = {name: values.numpy() for name, values in found.items()}
-    for row, number in enumerate(known["number"].numpy()):
-        frame = {name: values[row].numpy() for name, values in known.items()}
+    for row, number in enumerate(labels["number"].numpy()):
+        frame = {name: values[row].numpy() for name, values in labels.items()}
         count = found["num_detections"][row]
         bbox = found["boxes"][row, :count]
         unlabelled = lidar_examples.count_points(frame["unlabelled"], bbox)
@@ -140,18 +104,26 @@ def _compare(
             difficulty=frame["difficulties"][counted],
         )
         name = frame["segment"].decode(), frame["frame"].decode()
-        left_out = int(is_vehicle.sum() - counted.sum())
-        yield Found(predictions, ground_truths, {number: name}, left_out)
+        yield Found(
+            predictions,
+            ground_truths,
+            {number: name},
+            num_left_out=int(is_vehicle.sum() - counted.sum()),
+            losses=found["losses"][row : row + 1],
+        )
 
 
 def join(parts: Sequence[Found]) -> Found:
-    """Puts what was found in different frames together."""
-    predictions, ground_truths, frames, num_left_out = zip(*parts, strict=True)
+    """Joins the detections and losses of different frames."""
+    predictions, ground_truths, names, num_left_out, values = zip(
+        *parts, strict=True
+    )
     return Found(
         _concatenated(predictions),
         _concatenated(ground_truths),
-        {number: name for part in frames for number, name in part.items()},
+        {number: name for part in names for number, name in part.items()},
         sum(num_left_out),
+        np.concatenate(values),
     )
 
 
@@ -162,7 +134,7 @@ def _concatenated(parts: Sequence[box_lib.Boxes]) -> box_lib.Boxes:
 def draw_frames(
     model: keras.Model, preset: Preset, examples: tf.data.Dataset
 ) -> list[pictures.Picture]:
-    """Looks at frames, on one device.
+    """Draws frames and the vehicles detected in them, on one device.
 
     Args:
         model: From pillars to the nine outputs.
@@ -170,79 +142,24 @@ def draw_frames(
         examples: The frames, few enough to keep all their points.
 
     Returns:
-        What is to be drawn of each.
+        A picture of each frame.
     """
     detector = Detector(model, preset)
-    found = detector.detect(encode_frames(examples, preset, batch_size=1))
-    seen = []
-    for example, (predictions, ground_truths, names, _) in zip(
-        examples.as_numpy_iterator(), found, strict=True
+    batches = frames.evaluation_batches(examples, preset, batch_size=1)
+    drawn = []
+    for example, found in zip(
+        examples.as_numpy_iterator(), detector.detect(batches), strict=True
     ):
-        segment, frame = names[len(seen)]
-        seen.append(
+        segment, frame = found.frames[len(drawn)]
+        drawn.append(
             pictures.Picture(
                 title=f"{segment}, {frame}",
                 points=example["points"][:, :3],
-                true_boxes=ground_truths.bbox,
-                predicted_boxes=predictions.bbox,
-                scores=predictions.score,
+                true_boxes=found.ground_truths.bbox,
+                predicted_boxes=found.predictions.bbox,
+                scores=found.predictions.score,
                 x_range=preset.grid.x_range,
                 y_range=preset.grid.y_range,
             )
         )
-    return seen
-
-
-class MeasureDetections(keras.callbacks.Callback):
-    """Adds AP and APH of vehicles to the logs of every epoch.
-
-    These are `val_ap_NAME` and `val_aph_NAME`, NAME being `3d`, `bev` (bird's
-    eye view), `3d_level_2`, or `3d_iou_50`, for which boxes match from an IoU
-    of 0.5 on.
-
-    Args:
-        preset: Values of the detector.
-        batches: What to detect in, as from `encode_frames`.
-        ap_rule: See `detection.average_precision`.
-        worker: Which of several processes this is; by default it is alone.
-    """
-
-    def __init__(
-        self,
-        preset: Preset,
-        batches: tf.data.Dataset,
-        ap_rule: str = "2022",
-        worker: workers.Worker | None = None,
-    ):
-        super().__init__()
-        self._preset = preset
-        self._batches = batches
-        self._ap_rule = ap_rule
-        self._worker = worker or workers.Worker()
-
-    def on_train_begin(self, logs=None):
-        """Gets ready to detect with the model."""
-        self._detector = Detector(self.model, self._preset, self._worker)
-        self._gather = exchange.Gathering(
-            self.model.distribute_strategy, self._worker
-        )
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Measures."""
-        metrics = {
-            (box_type, iou): metric.DetectionMetric(
-                box_type, os.cpu_count(), {_VEHICLE: iou}
-            )
-            for box_type, _, iou in _MEASURED.values()
-        }
-        for found in self._detector.detect(self._batches):
-            for each in metrics.values():
-                each.update(found.predictions, found.ground_truths)
-        results = {}
-        for key, each in metrics.items():
-            each.counts = self._gather.sum(each.counts)
-            results[key] = each.result(self._ap_rule).by_name()
-        for name, (box_type, level, iou) in _MEASURED.items():
-            values = results[box_type, iou][metric.breakdown(_VEHICLE, level)]
-            logs[f"val_ap_{name}"] = values["ap"]
-            logs[f"val_aph_{name}"] = values["aph"]
+    return drawn

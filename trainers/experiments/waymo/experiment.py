@@ -14,24 +14,12 @@ direction share a map of 384 channels, where methods act. Adam with a ramp of
     graddrop(sync_replicas=False),mgda+graddrop(sync_replicas=False),\
     gradnorm+graddrop(sync_replicas=False)"
 
-is Tables 3, 4 and 6 of the paper, whose numbers (of the AP rule of that time)
-are
-
-| method | 2D AP | 2D APH | 3D AP | 3D APH |
-| --- | --- | --- | --- | --- |
-| baseline | 76.2 | 69.9 | 57.1 | 53.0 |
-| MGDA | 76.8 | 69.5 | 20.0 | 18.3 |
-| GradNorm | 76.9 | 71.7 | 51.0 | 48.2 |
-| PCGrad | 76.2 | 70.2 | 58.4 | 54.4 |
-| Random GradDrop | 76.4 | 66.6 | 57.6 | 50.5 |
-| GradDrop | 76.8 | 72.4 | 58.8 | 56.0 |
-| MGDA + GradDrop | 73.7 | 65.0 | 32.3 | 28.6 |
-| GradNorm + GradDrop | 77.3 | 71.6 | 55.1 | 51.5 |
+reproduces Tables 3, 4 and 6 of the paper; `_PAPER` has its numbers, by the AP
+rule of that time.
 
 The authors' own detector is not public; ours has the values of Lang et al.,
-CVPR 2019 (`pointpillars/presets.py`). As the sums that GradDrop would exchange
-over replicas are 906 million floats in each step, its masks are decided on each
-device by its own gradients.
+CVPR 2019 (`pointpillars/presets.py`). GradDrop would have to sum 906 million
+floats over the replicas in each step; here each device draws its own masks.
 
 A frame's forward pass is 162 billion multiply-adds, counted from the shapes,
 and a step of 16 frames 15.6 TFLOP: 0.2 s on 8 GPUs at 10 TFLOP/s each. A run of
@@ -40,15 +28,14 @@ the baseline takes 2.9 days there, 23 days of one GPU, and the 24 runs above
 7.2 GB for the two frames of a GPU, or fewer with `--config.loss_chunk_size`. No
 GPU was there to measure on.
 
-Simulated drives (`launch.simulate_waymo`) do as well, with
-`--config.preset=small`, and KITTI's frames (`launch.prepare_kitti`), with
+Simulated drives (`launch.simulate_waymo`) work too, with
+`--config.preset=small`, and so do KITTI's frames (`launch.prepare_kitti`), with
 `--config.preset=kitti --config.dataset=kitti_lidar`. `launch.evaluate
 --run_dir=RUN` measures and draws what a run has learned.
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
@@ -56,19 +43,11 @@ import numpy as np
 import tensorflow as tf
 
 from data import streams
-from data.lidar import sets
-from trainers import config as config_lib
-from trainers import errors, files
-from trainers.detection import average_precision, pictures
-from trainers.experiments.waymo import detector
-from trainers.models.pointpillars import (
-    augmentation,
-    encoding,
-    losses,
-    network,
-    pasting,
-    presets,
-)
+from trainers import files
+from trainers.detection import pictures
+from trainers.experiments.waymo import detector, evaluation, frames
+from trainers.experiments.waymo.config import WaymoConfig
+from trainers.models.pointpillars import losses, network
 from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
 
@@ -101,75 +80,6 @@ _SHORT = {
     "batch_norm_momentum": 0.9,
     "augmented": False,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class WaymoConfig(config_lib.FitConfig):
-    """Values of the Waymo experiment.
-
-    Attributes:
-        batch_size: Frames in a step, over all replicas.
-        learning_rate: Of Adam, at its highest.
-        ramp_steps: Steps in which it rises to there, before it falls.
-        clip_norm: Norm that gradients are clipped at, where the method does
-            not say another.
-        preset: The detector; one of `pointpillars.presets.PRESETS`.
-        dataset: Name of a prepared data set.
-        training_split: What is trained on.
-        evaluation_split: What is reported.
-        augmented: Whether training frames are flipped, turned and scaled.
-        pasted_objects: Vehicles of other frames to try to paste into each
-            training frame.
-        stored_objects: How many of them to choose from; they are read at the
-            start and kept in memory.
-        batch_norm_momentum: Of the moving statistics; lower for a training of
-            a few hundred steps.
-        ap_rule: See `detection.average_precision`.
-    """
-
-    steps: int = 1_280_000
-    steps_per_epoch: int = 40_000
-    batch_size: int = 16
-    learning_rate: float = config_lib.positive(0.0015)
-    ramp_steps: int = config_lib.non_negative(1_000)
-    clip_norm: float = config_lib.positive(1.0)
-    preset: str = config_lib.one_of("graddrop2020", presets.PRESETS)
-    dataset: str = "waymo_lidar"
-    training_split: str = "train"
-    evaluation_split: str = "validation"
-    augmented: bool = True
-    pasted_objects: int = config_lib.non_negative(15)
-    stored_objects: int = config_lib.positive(2_000)
-    batch_norm_momentum: float = config_lib.rate(0.99)
-    ap_rule: str = config_lib.one_of("2022", average_precision.AP_RULES)
-
-    def __post_init__(self):
-        """Validates the fields."""
-        super().__post_init__()
-        if self.ramp_steps >= self.steps:
-            raise ValueError(
-                f"ramp_steps: got {self.ramp_steps}, expected less than steps "
-                f"({self.steps})."
-            )
-
-    @property
-    def detector_preset(self) -> presets.Preset:
-        """The values of the detector."""
-        preset = presets.PRESETS[self.preset]
-        unchanged = augmentation.Augmentation((), 0.0, (1.0, 1.0))
-        changes = preset.augmentation if self.augmented else unchanged
-        return dataclasses.replace(
-            preset,
-            batch_norm_momentum=self.batch_norm_momentum,
-            augmentation=dataclasses.replace(
-                changes, num_pasted=self.pasted_objects
-            ),
-        )
-
-
-@functools.cache
-def _open(dataset: str, data_dir: str | None) -> sets.LidarSet:
-    return sets.LidarSet(dataset, data_dir)
 
 
 _AP = curves.Quantity(
@@ -252,12 +162,12 @@ class Waymo(fit_experiment.FitExperiment):
         """See the base class."""
         super().check(run)
         for split in self._splits(run):
-            self._data(run).num_frames(split)
+            frames.open_set(run).num_frames(split)
 
     def check_data(self, run: experiment.Run) -> None:
         """See the base class."""
         for split in self._splits(run):
-            self._data(run).check(split)
+            frames.open_set(run).check(split)
 
     def build(self, run: experiment.Run) -> keras.Model:
         """See the base class."""
@@ -290,112 +200,36 @@ class Waymo(fit_experiment.FitExperiment):
         self, run: experiment.Run, reading: streams.Reading
     ) -> tf.data.Dataset:
         """See the base class."""
-        config, preset = run.config, run.config.detector_preset
-        store = self._collect_objects(run) if config.pasted_objects else None
+        return frames.training_batches(run, reading)
 
-        def encode(example, seed):
-            seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-            frame = augmentation.augment(
-                sets.vehicles(example),
-                preset.augmentation,
-                seeds[0],
-                store,
-            )
-            return encoding.encode_frame(frame, preset, seeds[1])
+    def test_data(self, run: experiment.Run) -> None:
+        """See the base class; `evaluator` measures the losses with AP."""
+        return None
 
-        examples = self._data(run).training_frames(
-            config.training_split, reading
-        )
-        return (
-            examples.map(
-                encode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-            )
-            .batch(reading.share, drop_remainder=True)
-            .prefetch(tf.data.AUTOTUNE)
-        )
-
-    def _collect_objects(self, run: experiment.Run) -> pasting.ObjectStore:
-        config = run.config
-        examples = self._data(run).training_frames(
-            config.training_split, streams.Reading(1, run.seed)
-        )
-        once = examples.take(self._data(run).num_frames(config.training_split))
-        try:
-            return pasting.collect_objects(
-                once.map(lambda example, _: sets.vehicles(example)),
-                config.detector_preset.min_num_points,
-                config.stored_objects,
-            )
-        except ValueError as error:
-            raise errors.UserError(
-                f"--config.pasted_objects: {config.training_split}: {error}"
-            ) from None
-
-    def test_data(self, run: experiment.Run) -> tf.data.Dataset:
-        """See the base class."""
-        config = run.config
-
-        def encode(example):
-            return encoding.encode_frame(
-                sets.vehicles(example),
-                config.detector_preset,
-                seed=(0, 0),
-            )
-
-        return (
-            self.evaluated_frames(run)
-            .map(
-                encode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-            )
-            .batch(config.batch_size)
-            .prefetch(tf.data.AUTOTUNE)
-        )
-
-    def evaluated_frames(
-        self, run: experiment.Run, split: str | None = None
-    ) -> tf.data.Dataset:
-        """Makes one pass over the examples of a split.
-
-        Args:
-            run: What was or is trained.
-            split: By default the one that is reported.
-
-        Returns:
-            Examples, see `data.lidar_examples`.
-
-        Raises:
-            prepared.DataError: If there is no such split.
-        """
-        return self._data(run).frames(split or run.config.evaluation_split)
-
-    def callbacks(
+    def evaluator(
         self, run: experiment.Run, model: keras.Model
-    ) -> Sequence[keras.callbacks.Callback]:
-        """Measures AP and APH after every epoch."""
-        num_replicas = run.devices.num_replicas
-        batches = detector.encode_frames(
-            self.evaluated_frames(run),
-            run.config.detector_preset,
-            run.config.batch_size // num_replicas,
+    ) -> evaluation.Evaluation:
+        """See the base class."""
+        config, data = run.config, frames.open_set(run)
+        batches = frames.evaluation_batches(
+            data.frames(config.evaluation_split),
+            config.detector_preset,
+            config.batch_size // run.devices.num_replicas,
         )
-        return [
-            detector.MeasureDetections(
-                run.config.detector_preset,
-                batches,
-                run.config.ap_rule,
-                run.worker,
-            )
-        ]
+        return evaluation.Evaluation(
+            model, config.detector_preset, batches, config.ap_rule, run.worker
+        )
 
     def conclude(
         self, run: experiment.Run, model: keras.Model
     ) -> dict[str, float]:
         """Keeps what the report draws: what was found in the first frame."""
         if run.worker.is_chief:
+            config, data = run.config, frames.open_set(run)
             (picture,) = detector.draw_frames(
                 model,
-                run.config.detector_preset,
-                self.evaluated_frames(run).take(1),
+                config.detector_preset,
+                data.frames(config.evaluation_split).take(1),
             )
             with files.replacing(run.directory / _PICTURE) as file:
                 np.savez_compressed(file, **dataclasses.asdict(picture))
@@ -416,9 +250,6 @@ class Waymo(fit_experiment.FitExperiment):
             and config["preset"] == self.defaults.preset
             and config["ap_rule"] == "2020"
         )
-
-    def _data(self, run: experiment.Run) -> sets.LidarSet:
-        return _open(run.config.dataset, run.data_dir)
 
     def _splits(self, run: experiment.Run) -> tuple[str, str]:
         return run.config.training_split, run.config.evaluation_split

@@ -9,13 +9,14 @@ import tensorflow as tf
 
 from trainers import errors
 from trainers.detection import box_files, pictures
-from trainers.experiments.waymo import detector
-from trainers.experiments.waymo import experiment as waymo
+from trainers.experiments.waymo import detector, frames
+from trainers.experiments.waymo.config import WaymoConfig
+from trainers.experiments.waymo.experiment import Waymo
 from trainers.runs import directory as run_directory
 from trainers.runs import execution, experiment
 from trainers.training import checkpoints
 
-_EXPERIMENT = waymo.Waymo()
+_EXPERIMENT = Waymo()
 _FRAMES_AT_ONCE = 4
 
 
@@ -26,7 +27,7 @@ class TrainedDetector:
     Attributes:
         directory: The run directory.
         data_dir: Where prepared data sets lie.
-        split: The frames; by default those that the run reports.
+        split: The frames; by default the run's evaluation split.
         min_points: Vehicles with fewer points are LEVEL_2 and all others
             LEVEL_1; 0 leaves the levels as they are.
     """
@@ -42,18 +43,18 @@ class TrainedDetector:
         """Detects vehicles in all frames of the split.
 
         Args:
-            num_drawn: Of how many frames pictures are wanted.
-            report: Is told which checkpoint it is.
+            num_drawn: The number of frames to draw.
+            report: Called with a line that names the checkpoint.
 
         Returns:
-            Predictions and true boxes, and the pictures.
+            Predictions and ground-truth boxes, and the pictures.
 
         Raises:
             UserError: If there is no such run or checkpoint.
             prepared.DataError: If its data cannot be used.
         """
         run = self._read()
-        frames = self._frames(run)
+        examples = self._examples(run)
         # The names of variables, by which a checkpoint is known, are counted.
         keras.backend.clear_session()
         model = _EXPERIMENT.make_model(run)
@@ -68,12 +69,14 @@ class TrainedDetector:
             )
         report(f"{self.directory}: step {step}")
         preset = run.config.detector_preset
-        batches = detector.encode_frames(frames, preset, _FRAMES_AT_ONCE)
+        batches = frames.evaluation_batches(examples, preset, _FRAMES_AT_ONCE)
         try:
             found = detector.join(
                 list(detector.Detector(model, preset).detect(batches))
             )
-            drawn = detector.draw_frames(model, preset, frames.take(num_drawn))
+            drawn = detector.draw_frames(
+                model, preset, examples.take(num_drawn)
+            )
         except tf.errors.OpError:
             _EXPERIMENT.check_data(run)
             raise
@@ -90,21 +93,22 @@ class TrainedDetector:
             _EXPERIMENT,
             execution.parse_method(record.method),
             record.seed,
-            waymo.WaymoConfig(**record.identity["config"]),
+            WaymoConfig(**record.identity["config"]),
             self.directory,
             self.data_dir,
         )
 
-    def _frames(self, run: experiment.Run) -> tf.data.Dataset:
-        frames = _EXPERIMENT.evaluated_frames(run, self.split)
+    def _examples(self, run: experiment.Run) -> tf.data.Dataset:
+        split = self.split or run.config.evaluation_split
+        examples = frames.open_set(run).frames(split)
         if not self.min_points:
-            return frames
+            return examples
 
         def with_levels(example):
             few = example["num_points"] < self.min_points
             return {**example, "difficulties": tf.where(few, 2, 1)}
 
-        return frames.map(with_levels)
+        return examples.map(with_levels)
 
 
 def _name_scenes(found: detector.Found) -> box_files.Scenes:

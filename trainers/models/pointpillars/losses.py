@@ -8,6 +8,8 @@ does not count. An example's loss is the sum over its anchors, divided by the
 number of positive ones (by 1 if there are none).
 """
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
@@ -168,6 +170,30 @@ class DirectionLoss(_AnchorLoss):
         return tf.nn.sparse_softmax_cross_entropy_with_logits(
             tf.cast(targets, tf.int32), predictions
         )
+
+
+def of_frames(
+    targets: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
+    """Computes the losses of each frame.
+
+    Args:
+        targets: As `anchors.assign` makes them, with a batch axis.
+        outputs: The network's outputs.
+
+    Returns:
+        `float32` `[batch, 9]`, in the order of `LOSS_NAMES`.
+    """
+    functions = make_losses()
+    return tf.stack(
+        [
+            functions[name].call(
+                targets[name], tf.cast(outputs[name], tf.float32)
+            )
+            for name in LOSS_NAMES
+        ],
+        axis=1,
+    )
 
 
 def make_losses() -> dict[str, keras.losses.Loss]:

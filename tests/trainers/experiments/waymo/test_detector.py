@@ -4,7 +4,8 @@ import pytest
 from tests.data.lidar import frames as lidar_frames
 from tests.trainers.experiments.waymo import detections
 from tests.trainers.models.pointpillars import cases
-from trainers.experiments.waymo import detector
+from trainers.experiments.waymo import detector, evaluation
+from trainers.models.pointpillars import losses
 from trainers.training import workers
 
 
@@ -81,13 +82,36 @@ def test_ap_of_each_epoch():
         "3d_level_2": 1 / 3 * 1 / 3,
         "3d_iou_50": 1 * 2 / 3,
     }
-    names = [
-        f"val_{kind}_{name}" for name in expected for kind in ("ap", "aph")
-    ]
-    assert sorted(logs) == sorted(names)
     for name, value in expected.items():
-        assert logs[f"val_ap_{name}"] == pytest.approx(value, abs=1e-6)
-        assert logs[f"val_aph_{name}"] == pytest.approx(value, abs=1e-6)
+        assert logs[f"ap_{name}"] == pytest.approx(value, abs=1e-6)
+        assert logs[f"aph_{name}"] == pytest.approx(value, abs=1e-6)
+    names = [f"{kind}_{name}" for name in expected for kind in ("ap", "aph")]
+    losses_ = [f"{name}_loss" for name in losses.LOSS_NAMES]
+    assert sorted(logs) == sorted([*names, *losses_, "loss"])
+
+
+def test_losses_are_means_over_the_frames():
+    """Of two frames with the box in one: two anchors are positive there.
+
+    By hand: the score's logit is 2 there and 2.5 in the second frame (it
+    grows with the frame's number), at anchors that are all background.
+    """
+    examples = [
+        lidar_frames.example(0, [detections.BOX]),
+        lidar_frames.example(1),
+    ]
+    found = _detect(detections.batches(examples, 2))
+    by_name = dict(zip(losses.LOSS_NAMES, found.losses.T))
+    for name in losses.LOSS_NAMES[:7]:
+        np.testing.assert_allclose(by_name[name], 0.0, atol=1e-12)
+    assert by_name["class"][1] > by_name["class"][0] > 0.0
+    logs = evaluation.Evaluation(
+        detections.Fixed(), cases.ROOMY, detections.batches(examples, 1)
+    )()
+    mean = {name: np.mean(v) for name, v in by_name.items()}
+    assert logs["class_loss"] == pytest.approx(mean["class"], rel=1e-6)
+    total = mean["class"] + 0.2 * mean["direction"]
+    assert logs["loss"] == pytest.approx(total, rel=1e-6)
 
 
 def test_a_picture_has_all_points_and_both_kinds_of_boxes():

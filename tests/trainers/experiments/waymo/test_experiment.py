@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +15,8 @@ from tests.trainers.models.pointpillars import cases
 from trainers import errors, files
 from trainers.experiments import registry
 from trainers.experiments.waymo import experiment as waymo
-from trainers.models.pointpillars import losses, presets
+from trainers.experiments.waymo import frames as waymo_frames
+from trainers.models.pointpillars import losses, network, presets
 from trainers.reporting import report
 from trainers.runs import execution
 from trainers.training.logs import read_csv
@@ -69,6 +71,56 @@ def test_a_run_reports_ap_of_its_last_step(whole):
         assert metrics[name] == pytest.approx(100 * rows[-1][f"val_{name}"])
     for name in losses.LOSS_NAMES:
         assert np.isfinite(rows[-1][f"val_{name}_loss"])
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class CountExamples(keras.layers.Layer):
+    """Counts the examples that pass outside of training."""
+
+    def build(self, input_shape):
+        self.count = self.add_weight(
+            dtype="int32", initializer="zeros", trainable=False
+        )
+
+    def call(self, inputs, training=False):
+        if not training:
+            self.count.assign_add(tf.shape(inputs)[0])
+        return inputs
+
+
+def test_an_evaluation_runs_the_network_once_for_each_frame(
+    data_dir, tmp_path, monkeypatch
+):
+    counter = CountExamples()
+    make_trunk = network.make_trunk
+
+    def make_counting_trunk(preset):
+        trunk = make_trunk(preset)
+        return keras.Model(trunk.input, counter(trunk.output), name=trunk.name)
+
+    monkeypatch.setattr(network, "make_trunk", make_counting_trunk)
+    record = small_runs.finish(_run(data_dir, tmp_path))
+    rows = len(read_csv(record.directory / "metrics.csv"))
+    # Three test frames in each epoch, and one that is drawn at the end.
+    assert int(counter.count) == 3 * rows + 1
+
+
+def test_the_losses_of_an_evaluation_are_those_of_keras(data_dir, tmp_path):
+    """Of three frames in batches of two: the last batch is smaller."""
+    run = _run(data_dir, tmp_path, batch_size=2)
+    trainer = waymo.Waymo()
+    model = trainer.make_model(run)
+    logs = trainer.evaluator(run, model)()
+    examples = waymo_frames.open_set(run).frames("test")
+    batches = waymo_frames.evaluation_batches(
+        examples, run.config.detector_preset, 2
+    )
+    expected = model.evaluate(
+        batches.map(lambda pair, _: pair), verbose=0, return_dict=True
+    )
+    assert len(expected) == 10
+    for name, value in expected.items():
+        assert logs[name] == pytest.approx(value, rel=1e-6), name
 
 
 def test_training_frames_are_a_function_of_step_and_seed(data_dir, tmp_path):
@@ -193,7 +245,7 @@ def test_the_papers_methods_are_written_as_recipes_are_shown():
     ],
 )
 def test_the_papers_numbers_are_of_its_data_and_rule(changes, published):
-    config = dataclasses.asdict(waymo.WaymoConfig()) | changes
+    config = dataclasses.asdict(waymo.Waymo.defaults) | changes
     assert waymo.Waymo().is_published(config) is published
 
 
