@@ -26,14 +26,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data import prepared
+from data.lidar import labels
 
-UNKNOWN, VEHICLE, PEDESTRIAN, SIGN, CYCLIST = range(5)
 FIRST_RETURN, SECOND_RETURN = 1, 2
-LEVEL_1, LEVEL_2 = 1, 2
 POINT_FEATURES = ("x", "y", "z", "intensity", "elongation")
-BOX_FIELDS = ("x", "y", "z", "length", "width", "height", "heading")
-# Up to this many points a box is hard, unless a person said otherwise.
-_FEW_POINTS = 5
 
 
 class LidarDataError(prepared.DataError):
@@ -57,7 +53,7 @@ FIELDS = {
     "points": Field((None, len(POINT_FEATURES)), tf.float32),
     "returns": Field((None,), tf.uint8),
     "in_no_label_zone": Field((None,), tf.bool),
-    "boxes": Field((None, len(BOX_FIELDS)), tf.float32),
+    "boxes": Field((None, len(labels.BOX_FIELDS)), tf.float32),
     "types": Field((None,), tf.int32),
     "difficulties": Field((None,), tf.int32),
     "num_points": Field((None,), tf.int32),
@@ -112,50 +108,6 @@ def located(place: str) -> Iterator[None]:
         raise LidarDataError(f"{place}: {error}") from error.__cause__
 
 
-def difficulties(levels: np.ndarray, num_points: np.ndarray) -> np.ndarray:
-    """Decides how difficult boxes are, by the rule of the Waymo metric.
-
-    Args:
-        levels: What a person set, `[M]`: 1, 2, or 0 for nothing.
-        num_points: Points in each box, `[M]`.
-
-    Returns:
-        1 or 2 for each box, `[M]`, int32.
-    """
-    by_points = np.where(np.less_equal(num_points, _FEW_POINTS), 2, 1)
-    return np.where(np.greater(levels, 0), levels, by_points).astype(np.int32)
-
-
-def count_points(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Counts the points in each box, its surface included.
-
-    As in the official utilities, a box without volume holds none.
-
-    Args:
-        points: Points, `[N, 3]` or more columns, of which x, y, z count.
-        boxes: Boxes, `[M, 7]`.
-
-    Returns:
-        The counts, `[M]`, int32.
-    """
-    points = np.asarray(points, np.float64)[:, :3]
-    points = points[np.argsort(points[:, 0])]
-    boxes = np.asarray(boxes, np.float64)
-    reach = np.hypot(boxes[:, 3], boxes[:, 4]) / 2
-    starts = np.searchsorted(points[:, 0], boxes[:, 0] - reach, "left")
-    stops = np.searchsorted(points[:, 0], boxes[:, 0] + reach, "right")
-    counts = np.zeros(len(boxes), np.int32)
-    for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        heading = boxes[index, 6]
-        x, y, z = (points[start:stop] - boxes[index, :3]).T
-        cos, sin = np.cos(heading), np.sin(heading)
-        turned = np.stack([cos * x + sin * y, cos * y - sin * x, z], axis=-1)
-        sides = boxes[index, 3:6]
-        inside = (np.abs(turned) <= sides / 2) & (sides > 0.0)
-        counts[index] = np.count_nonzero(inside.all(axis=1))
-    return counts
-
-
 def check(example: Example) -> Example:
     """Refuses an example that nobody can train with.
 
@@ -182,8 +134,8 @@ def check(example: Example) -> Example:
     if not usable.all():
         index = int(np.argmin(usable))
         raise LidarDataError(
-            f"box {index}: got {_listed(BOX_FIELDS, boxes[index])}, expected "
-            "finite numbers and sides of at least 0."
+            f"box {index}: got {_listed(labels.BOX_FIELDS, boxes[index])}, "
+            "expected finite numbers and sides of at least 0."
         )
     return example
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from data import prepared, streams
-from data.lidar import examples
+from data.lidar import examples, labels
 
 # A frame of Waymo takes about four megabytes.
 _SHUFFLE_BUFFER = 64
@@ -97,7 +97,7 @@ def vehicles(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         `points` `[N, 5]` outside of no-label zones; `boxes` `[M, 7]` and
         `num_points` `[M]` of the vehicles.
     """
-    is_vehicle = tf.equal(example["types"], examples.VEHICLE)
+    is_vehicle = tf.equal(example["types"], labels.VEHICLE)
     return {
         "points": tf.boolean_mask(
             example["points"], ~example["in_no_label_zone"]

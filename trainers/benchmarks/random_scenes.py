@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from data.lidar import labels
 from trainers.detection import boxes
 
 # Length, width, height in metres, by type.
@@ -27,9 +28,8 @@ def random_scenes(
 ) -> tuple[boxes.Predictions, boxes.GroundTruths]:
     """Draws frames with boxes and plausible predictions.
 
-    Four of five predictions are a box that has been moved, resized and turned
-    a little, so that some boxes have several; the others are anywhere. The
-    closer a prediction is to its box, the higher is its score.
+    Four of five predictions are a box slightly moved, resized and turned; the
+    others are anywhere. The closer to its box, the higher is the score.
 
     Args:
         num_frames: Number of frames, over which the boxes are spread at random.
@@ -44,7 +44,7 @@ def random_scenes(
     truths = boxes.GroundTruths(
         rng.integers(0, num_frames, num_ground_truths),
         *_random_boxes(rng, num_ground_truths),
-        rng.integers(1, len(boxes.DIFFICULTIES), num_ground_truths),
+        rng.integers(1, len(labels.DIFFICULTIES), num_ground_truths),
     )
     clutter, types = _random_boxes(rng, num_predictions)
     origin = rng.integers(0, num_ground_truths, num_predictions)

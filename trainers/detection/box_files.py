@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf import message as protobuf_message
 
+from data.lidar import labels
 from trainers import errors, files
 from trainers.detection import boxes
 
@@ -216,7 +217,7 @@ def _read_objects(path: pathlib.Path, kind: type) -> _Contents:
     )
     ground_truths = boxes.checked(
         boxes.GroundTruths(
-            **shared, difficulty=boxes.difficulties(levels, num_points)
+            **shared, difficulty=labels.difficulties(levels, num_points)
         )
     )
     counted = num_points > 0

@@ -1,4 +1,4 @@
-"""Predicted and true boxes of many frames, as arrays.
+"""Predicted and ground-truth boxes of many frames, as arrays.
 
 The fields have the names of the official op's arguments without their
 `prediction_` and `ground_truth_`.
@@ -9,12 +9,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from data.lidar import labels
 from trainers.detection import geometry
 
 BOX_TYPES = ("3d", "2d")
-TYPES = ("UNKNOWN", "VEHICLE", "PEDESTRIAN", "SIGN", "CYCLIST")
-DIFFICULTIES = ("UNKNOWN", "LEVEL_1", "LEVEL_2")
-_MOST_POINTS_OF_LEVEL_2 = 5
 
 
 class Predictions(NamedTuple):
@@ -23,7 +21,8 @@ class Predictions(NamedTuple):
     Attributes:
         frame_id: Integers `[n]`: the frame that a box is in.
         bbox: Boxes `[n, 7]` or `[n, 5]`, see `geometry`.
-        type: Integers `[n]`, indices into `TYPES`; unknown ones count nowhere.
+        type: Integers `[n]`, indices into `labels.TYPES`; the unknown type
+            counts nowhere.
         score: Numbers `[n]`; a cutoff keeps those that reach it.
         overlap_nlz: Booleans `[n]`: whether it overlaps a no-label zone.
     """
@@ -36,13 +35,14 @@ class Predictions(NamedTuple):
 
 
 class GroundTruths(NamedTuple):
-    """True boxes, `[n]` of them.
+    """Ground-truth boxes, `[n]` of them.
 
     Attributes:
         frame_id: Integers `[n]`: the frame that a box is in.
         bbox: Boxes `[n, 7]` or `[n, 5]`, see `geometry`.
-        type: Integers `[n]`, indices into `TYPES`; unknown ones count nowhere.
-        difficulty: Integers `[n]`, indices into `DIFFICULTIES`; an unknown one
+        type: Integers `[n]`, indices into `labels.TYPES`; the unknown type
+            counts nowhere.
+        difficulty: Integers `[n]`, indices into `labels.DIFFICULTIES`; unknown
             counts as LEVEL_1, as in the official op.
     """
 
@@ -63,21 +63,7 @@ _DTYPES = {
     "overlap_nlz": ("b", "booleans", np.bool_),
     "difficulty": ("iu", "integers", np.int64),
 }
-_NAMES = {"type": TYPES, "difficulty": DIFFICULTIES}
-
-
-def difficulties(levels: np.ndarray, num_points: np.ndarray) -> np.ndarray:
-    """Says how difficult boxes are to detect.
-
-    Args:
-        levels: What a person said, `[n]`, indices into `DIFFICULTIES`.
-        num_points: How many lidar points a box holds, `[n]`.
-
-    Returns:
-        `levels`; where unknown, LEVEL_2 for up to 5 points, else LEVEL_1.
-    """
-    by_points = np.where(num_points <= _MOST_POINTS_OF_LEVEL_2, 2, 1)
-    return np.where(levels == 0, by_points, levels)
+_NAMES = {"type": labels.TYPES, "difficulty": labels.DIFFICULTIES}
 
 
 def select(boxes: Boxes, index: np.ndarray | slice) -> Boxes:

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from data.lidar import labels
 from trainers import drawing, errors, files, text_table
 from trainers.detection import (
     box_files,
     boxes,
+    breakdowns,
     metric,
     official,
     precision_recall,
 )
 
 _VEHICLE = "VEHICLE"
-OFFICIAL_VEHICLE_IOU = metric.OFFICIAL_IOU_THRESHOLDS[_VEHICLE]
+OFFICIAL_VEHICLE_IOU = breakdowns.OFFICIAL_IOU_THRESHOLDS[_VEHICLE]
 Numbers = Mapping[str, float]
 _LABELS = {
     "ap": "AP",
@@ -171,8 +173,8 @@ def _types_there(results: metric.Results) -> Iterator[str]:
         + results.false_positives
         + results.false_negatives
     )
-    for type_name in boxes.TYPES[1:]:
-        row = metric.BREAKDOWNS.index(metric.breakdown(type_name, 2))
+    for type_name in labels.TYPES[1:]:
+        row = breakdowns.row(type_name, 2)
         if totals[row].any():
             yield type_name
 
@@ -180,8 +182,10 @@ def _types_there(results: metric.Results) -> Iterator[str]:
 def _operating_points(results: metric.Results) -> Iterator[str]:
     """Says what the cutoff of the best F1 gives, for each type and level."""
     for type_name in _types_there(results):
-        for level in metric.LEVELS:
-            row = metric.BREAKDOWNS.index(metric.breakdown(type_name, level))
+        for level in breakdowns.LEVELS:
+            row = breakdowns.BREAKDOWNS.index(
+                breakdowns.breakdown(type_name, level)
+            )
             hits, false_alarms, misses = (
                 counts[row]
                 for counts in (
@@ -231,13 +235,13 @@ def _beside(
 
 
 def _table(rows: Mapping[str, Numbers]) -> list[str]:
-    labels = [f"{_LABELS[key]:>12}" for key in next(iter(rows.values()))]
+    headings = [f"{_LABELS[key]:>12}" for key in next(iter(rows.values()))]
     cells = [
         [name, *(f"{number:.6f}" for number in numbers.values())]
         for name, numbers in rows.items()
     ]
     return text_table.lay_out(
-        [["breakdown", *labels], *cells], "<" + ">" * len(labels)
+        [["breakdown", *headings], *cells], "<" + ">" * len(headings)
     )
 
 

@@ -9,48 +9,22 @@ anew at each of 101 score cutoffs, over all ranges together and within each.
 
 import concurrent.futures
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from data.lidar import labels
 from trainers.detection import average_precision, boxes, geometry, matching
-
-LEVELS = (1, 2)
-RANGES = ("[0, 30)", "[30, 50)", "[50, +inf)")
-_RANGE_BOUNDS = (30.0, 50.0)
-
-
-def breakdown(type_name: str, level: int, range_name: str | None = None) -> str:
-    """Returns the official name of a breakdown.
-
-    Args:
-        type_name: One of `boxes.TYPES` but the first.
-        level: One of `LEVELS`.
-        range_name: One of `RANGES`, or None for all ranges together.
-    """
-    if range_name is None:
-        return f"OBJECT_TYPE_TYPE_{type_name}_LEVEL_{level}"
-    return f"RANGE_TYPE_{type_name}_{range_name}_LEVEL_{level}"
-
-
-BREAKDOWNS = (
-    *(breakdown(*row) for row in itertools.product(boxes.TYPES[1:], LEVELS)),
-    *(
-        breakdown(type_name, level, range_name)
-        for type_name, range_name, level in itertools.product(
-            boxes.TYPES[1:], RANGES, LEVELS
-        )
-    ),
+from trainers.detection.breakdowns import (
+    BREAKDOWNS,
+    LEVELS,
+    OFFICIAL_IOU_THRESHOLDS,
+    RANGE_BOUNDS,
+    RANGES,
 )
+
 # In float32, as the op compares scores and overlaps.
 CUTOFFS = np.linspace(0.0, 1.0, 101).astype(np.float32)
-OFFICIAL_IOU_THRESHOLDS = {
-    "VEHICLE": 0.7,
-    "PEDESTRIAN": 0.5,
-    "SIGN": 0.5,
-    "CYCLIST": 0.5,
-}
 _IOU_STEPS = np.float32(1e6)
 PAIRS_AT_ONCE = 2**18
 
@@ -123,7 +97,10 @@ class DetectionMetric:
         iou_thresholds: Mapping[str, float] | None = None,
     ):
         boxes.check_box_type(box_type)
-        thresholds = {**OFFICIAL_IOU_THRESHOLDS, **(iou_thresholds or {})}
+        thresholds = {
+            **OFFICIAL_IOU_THRESHOLDS,
+            **(iou_thresholds or {}),
+        }
         if unknown := thresholds.keys() - OFFICIAL_IOU_THRESHOLDS.keys():
             raise ValueError(
                 f"iou_thresholds: got {', '.join(sorted(unknown))}, expected "
@@ -131,7 +108,7 @@ class DetectionMetric:
             )
         # In float32, as the op compares; unknown types match nothing.
         self._iou_thresholds = np.array(
-            [thresholds.get(name, np.inf) for name in boxes.TYPES], np.float32
+            [thresholds.get(name, np.inf) for name in labels.TYPES], np.float32
         )
         self._box_type = box_type
         self._num_workers = num_workers
@@ -221,7 +198,7 @@ def _count(
     predictions = boxes.select(predictions, predictions.type > 0)
     ground_truths = boxes.select(ground_truths, ground_truths.type > 0)
     overlaps = _overlaps(predictions, ground_truths, iou_thresholds)
-    num_types = len(boxes.TYPES) - 1
+    num_types = len(labels.TYPES) - 1
     return np.concatenate(
         [
             _count_shards(predictions, ground_truths, overlaps, *shards)
@@ -239,7 +216,7 @@ def _type_shard(values: boxes.Boxes) -> np.ndarray:
 
 def _range_shard(values: boxes.Boxes) -> np.ndarray:
     distance = geometry.distance(values.bbox)
-    place = np.searchsorted(_RANGE_BOUNDS, distance, "right")
+    place = np.searchsorted(RANGE_BOUNDS, distance, "right")
     return _type_shard(values) * len(RANGES) + place
 
 
@@ -270,7 +247,7 @@ def _close_pairs(
     both = (predictions, ground_truths)
     ids = np.concatenate([values.frame_id for values in both])
     _, frame = np.unique(ids, return_inverse=True)
-    group = frame * len(boxes.TYPES) + np.concatenate(
+    group = frame * len(labels.TYPES) + np.concatenate(
         [values.type for values in both]
     )
     pairs = matching.pairs_within_groups(

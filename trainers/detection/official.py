@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 
 from trainers import errors
-from trainers.detection import box_files, boxes, metric
+from trainers.detection import box_files, boxes, breakdowns
 
 # The op runs on CPUs, and our packages are not for that interpreter.
 _ENVIRONMENT = {
@@ -65,7 +65,7 @@ def evaluate(
                 "official package and TensorFlow 2.13 to 2.15."
             )
         found = json.loads(results.read_text())
-    missing = set(metric.BREAKDOWNS) - found.keys()
+    missing = set(breakdowns.BREAKDOWNS) - found.keys()
     if missing:
         raise errors.UserError(
             f"{python}: the official op gave no {min(missing)}; install "

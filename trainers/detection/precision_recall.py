@@ -3,7 +3,7 @@
 from matplotlib import figure as matplotlib_figure
 
 from trainers import drawing
-from trainers.detection import metric
+from trainers.detection import breakdowns, metric
 
 _COLOURS = ("black", drawing.BLUE, drawing.ORANGE, drawing.GREEN)
 
@@ -18,7 +18,7 @@ def precision_over_recall(
 
     Args:
         results: What to draw.
-        type_name: One of `boxes.TYPES` but the first.
+        type_name: One of `labels.TYPES` but the first.
 
     Returns:
         The figure.
@@ -27,14 +27,14 @@ def precision_over_recall(
     figure.suptitle(
         f"{type_name.lower()} (dashed: weighted by heading)", fontsize=10
     )
-    panels = figure.subplots(1, len(metric.LEVELS), sharex=True, sharey=True)
-    for level, axes in zip(metric.LEVELS, panels, strict=True):
+    panels = figure.subplots(
+        1, len(breakdowns.LEVELS), sharex=True, sharey=True
+    )
+    for level, axes in zip(breakdowns.LEVELS, panels, strict=True):
         for colour, range_name in zip(
-            _COLOURS, (None, *metric.RANGES), strict=True
+            _COLOURS, (None, *breakdowns.RANGES), strict=True
         ):
-            row = metric.BREAKDOWNS.index(
-                metric.breakdown(type_name, level, range_name)
-            )
+            row = breakdowns.row(type_name, level, range_name)
             place = "all" if range_name is None else f"{range_name} m"
             axes.plot(
                 results.recall[row], results.precision[row], color=colour,

@@ -51,14 +51,13 @@ def fit(
     Args:
         model: A compiled model, built with its optimizer.
         training_data: Maps a step to endless batches, the worker's part.
-        test_data: Evaluated by Keras after each epoch, the same on all
-            workers; None if `evaluator` does it.
+        test_data: For Keras' `evaluate`, the same on all workers, or None.
         config: The number of steps, and when to save.
         directory: The run directory; only the chief writes.
         progress: Shows the progress.
         evaluator: Returns the test logs after an epoch, without `val_`.
-        watched: A logged metric; the model ends with the weights at its
-            lowest value, or those of the last step if it is None.
+        watched: A logged metric, whose lowest value marks the weights that
+            the model ends with; by default it ends with the last.
         more: Further callbacks; their additions to the logs are logged.
         worker: This worker; by default the only one.
         notice: Whether the process was asked to stop.
@@ -73,7 +72,6 @@ def fit(
     worker = worker or workers.Worker()
     session = _Session(model, config, directory, worker)
     session.restore()
-    notice = notice or preemption.Notice()
     session.add_callbacks(evaluator, more, watched, notice)
     if worker.is_chief:
         session.callbacks.append(progress.callback(session.clock))
@@ -121,6 +119,7 @@ class _Session:
 
     def add_callbacks(self, evaluator, more, watched, notice) -> None:
         """Lists the callbacks in the order in which they must act."""
+        notice = notice or preemption.Notice()
         stop = callbacks.StopOnNan(self.clock)
         self.callbacks = [self.clock, stop, *more, self.log]
         if evaluator is not None:

@@ -20,14 +20,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from data.lidar import examples
+from data.lidar import examples, labels
 
 # The rest (Van, Truck, Person_sitting, Tram, Misc) is like none of Waymo's
 # types or neither right nor wrong to KITTI's own evaluation: UNKNOWN.
 TYPES = {
-    "Car": examples.VEHICLE,
-    "Pedestrian": examples.PEDESTRIAN,
-    "Cyclist": examples.CYCLIST,
+    "Car": labels.VEHICLE,
+    "Pedestrian": labels.PEDESTRIAN,
+    "Cyclist": labels.CYCLIST,
 }
 IMAGE_SIZE = (1242, 375)
 _IGNORED = "DontCare"
@@ -81,12 +81,12 @@ def read_frame(
     calibration = _calibration(directory / "calib" / f"{name}.txt")
     path = directory / "velodyne" / f"{name}.bin"
     scan = _scan(path)
-    labels = directory / "label_2"
+    label_folder = directory / "label_2"
     types, boxes = [], np.zeros((0, 7), np.float32)
-    if labels.is_dir():
-        types, boxes = _labels(labels / f"{name}.txt", calibration)
+    if label_folder.is_dir():
+        types, boxes = _labels(label_folder / f"{name}.txt", calibration)
     points = np.pad(scan, ((0, 0), (0, 1)))
-    num_points = examples.count_points(points, boxes)
+    num_points = labels.count_points(points, boxes)
     with examples.located(str(path)):
         return examples.check(
             {
@@ -97,7 +97,7 @@ def read_frame(
                 "in_no_label_zone": ~_in_image(scan, calibration, image_size),
                 "boxes": boxes,
                 "types": np.array(types, np.int32),
-                "difficulties": examples.difficulties(
+                "difficulties": labels.difficulties(
                     np.zeros(len(boxes), np.int32), num_points
                 ),
                 "num_points": num_points,
@@ -240,6 +240,6 @@ def _labels(
         center = lidar_from_camera @ (x, y - height / 2, z, 1.0)
         ahead = lidar_from_camera @ (np.cos(turn), 0.0, -np.sin(turn), 0.0)
         heading = np.arctan2(ahead[1], ahead[0])
-        types.append(TYPES.get(kind, examples.UNKNOWN))
+        types.append(TYPES.get(kind, labels.UNKNOWN))
         boxes.append([*center[:3], length, width, height, heading])
     return types, np.array(boxes, np.float32).reshape(-1, 7)

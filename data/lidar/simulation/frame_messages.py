@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from data.lidar import examples
+from data.lidar import examples, labels
 from data.lidar.simulation import ray_casting, scenes, sensors
 from data.lidar.simulation.settings import FRAMES_PER_SECOND, Settings
 from data.lidar.waymo import messages, range_images
@@ -188,12 +188,12 @@ def _add_labels(frame, scene, time, pose, points, extent) -> None:
     labelled = ~scene.in_zone(on_road)
     labelled &= np.linalg.norm(boxes[:, :2], axis=1) <= extent
     counts = {
-        name: examples.count_points(cloud, boxes)
+        name: labels.count_points(cloud, boxes)
         for name, cloud in points.items()
     }
     for index in np.flatnonzero(labelled):
         label = frame.laser_labels.add(
-            type=examples.VEHICLE,
+            type=labels.VEHICLE,
             id=f"vehicle_{index:03d}",
             num_lidar_points_in_box=int(sum(c[index] for c in counts.values())),
             num_top_lidar_points_in_box=int(counts[sensors.TOP][index]),

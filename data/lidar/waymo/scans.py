@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data.lidar import examples
+from data.lidar import examples, labels
 from data.lidar.waymo import range_images
 
 TOP = 1
@@ -37,7 +37,7 @@ class Label:
 
     Attributes:
         box: Centre x, y, z, length, width, height, heading.
-        type: `lidar_examples.VEHICLE` or another one.
+        type: `labels.VEHICLE` or another one.
         level: The difficulty that a person set; 0 for none.
         num_points: Points in the box.
     """
@@ -79,7 +79,7 @@ def make_example(
     scans: Mapping[int, Scan],
     calibrations: Mapping[int, range_images.Calibration],
     vehicle_pose: np.ndarray,
-    labels: Sequence[Label],
+    objects: Sequence[Label],
     *,
     segment: str,
     frame: str,
@@ -90,7 +90,7 @@ def make_example(
         scans: What each lidar measured, by its number.
         calibrations: How each is mounted, by its number.
         vehicle_pose: Takes points from the vehicle to the world, `[4, 4]`.
-        labels: The labelled objects.
+        objects: The labelled objects.
         segment: Name of the segment.
         frame: Name of the frame.
 
@@ -120,22 +120,22 @@ def make_example(
             "in_no_label_zone": np.concatenate(
                 [part.in_no_label_zone for part in returned]
             ),
-            **_list_objects(labels),
+            **_list_objects(objects),
             "segment": segment,
             "frame": frame,
         }
     )
 
 
-def _list_objects(labels: Sequence[Label]) -> dict[str, np.ndarray]:
+def _list_objects(objects: Sequence[Label]) -> dict[str, np.ndarray]:
     """Returns the fields of an example that describe its objects."""
-    num_points = np.array([label.num_points for label in labels], np.int32)
-    levels = np.array([label.level for label in labels], np.int32)
-    boxes = np.array([label.box for label in labels], np.float32)
+    num_points = np.array([label.num_points for label in objects], np.int32)
+    levels = np.array([label.level for label in objects], np.int32)
+    boxes = np.array([label.box for label in objects], np.float32)
     return {
-        "boxes": boxes.reshape(-1, len(examples.BOX_FIELDS)),
-        "types": np.array([label.type for label in labels], np.int32),
-        "difficulties": examples.difficulties(levels, num_points),
+        "boxes": boxes.reshape(-1, len(labels.BOX_FIELDS)),
+        "types": np.array([label.type for label in objects], np.int32),
+        "difficulties": labels.difficulties(levels, num_points),
         "num_points": num_points,
     }
 

@@ -65,14 +65,6 @@ def test_checked_boxes_have_one_set_of_dtypes():
     assert boxes.checked(empty).overlap_nlz.dtype == np.bool_
 
 
-def test_difficulties():
-    levels = np.array([0, 0, 0, 1, 2])
-    points = np.array([1, 5, 6, 1, 100])
-    np.testing.assert_array_equal(
-        boxes.difficulties(levels, points), [2, 2, 1, 1, 2]
-    )
-
-
 def test_box_types():
     solid, flat = waymo.ground_truths(_BBOX), waymo.ground_truths(_BBOX[:, :5])
     assert boxes.of_box_type(solid, "3d") is solid

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from data.lidar import labels
 from tests.trainers.detection import waymo
 from trainers.benchmarks import random_scenes
-from trainers.detection import boxes, metric
+from trainers.detection import boxes, breakdowns, metric
 
 _VEHICLE_1 = "OBJECT_TYPE_TYPE_VEHICLE_LEVEL_1"
 _VEHICLE_2 = "OBJECT_TYPE_TYPE_VEHICLE_LEVEL_2"
@@ -18,7 +19,7 @@ def _measure(predictions, ground_truths, box_type="3d", **kwargs):
 
 
 def _counts(results, breakdown, cutoff):
-    row = metric.BREAKDOWNS.index(breakdown)
+    row = breakdowns.BREAKDOWNS.index(breakdown)
     column = round(cutoff * 100)
     return tuple(
         int(values[row, column])
@@ -47,7 +48,7 @@ def _changed(**columns):
 def test_equals_the_official_op(scene, box_type):
     predictions, ground_truths, arrays = waymo.load(scene)
     found = _measure(predictions, ground_truths, box_type)
-    assert tuple(arrays["names"]) == metric.BREAKDOWNS
+    assert tuple(arrays["names"]) == breakdowns.BREAKDOWNS
     np.testing.assert_array_equal(metric.CUTOFFS, arrays["score_cutoffs"])
     kind = f"TYPE_{box_type.upper()}"
     pr, prh = arrays[f"{kind}/pr"], arrays[f"{kind}/prh"]
@@ -100,7 +101,7 @@ def test_thresholds_by_type(type_, share, is_matched):
         waymo.predictions([_changed(length=4.0 * share)], 1.0, type=type_),
         waymo.ground_truths([_BOX], type=type_),
     )
-    name = f"OBJECT_TYPE_TYPE_{boxes.TYPES[type_]}_LEVEL_1"
+    name = f"OBJECT_TYPE_TYPE_{labels.TYPES[type_]}_LEVEL_1"
     expected = (1, 0, 0) if is_matched else (0, 1, 1)
     assert _counts(found, name, 1.0) == expected
     assert found.true_positives.any(axis=1).sum() == (4 if is_matched else 0)
@@ -157,7 +158,7 @@ def test_height_counts_for_the_range_in_3d_only(x, z, place_3d, place_2d):
     for box_type, place in (("3d", place_3d), ("2d", place_2d)):
         found = _measure(nothing, truths, box_type)
         rows = np.flatnonzero(found.false_negatives[:, 0])
-        assert [metric.BREAKDOWNS[row] for row in rows] == [
+        assert [breakdowns.BREAKDOWNS[row] for row in rows] == [
             _VEHICLE_1,
             _VEHICLE_2,
             f"RANGE_TYPE_VEHICLE_{place}_LEVEL_1",
@@ -193,7 +194,7 @@ def test_a_heading_counts_in_precision_and_not_in_recall():
         waymo.predictions([_changed(width=4.0, heading=np.pi / 2)], 1.0),
         waymo.ground_truths([_changed(width=4.0)]),
     )
-    row = metric.BREAKDOWNS.index(_VEHICLE_1)
+    row = breakdowns.BREAKDOWNS.index(_VEHICLE_1)
     assert found.precision[row, 0] == found.recall[row, 0] == 1.0
     assert found.heading_precision[row, 0] == pytest.approx(0.5)
     assert found.aph[row] == pytest.approx(0.5)
@@ -206,7 +207,7 @@ def test_a_score_equal_to_a_cutoff_is_kept():
     )
     nothing = boxes.select(waymo.ground_truths([_BOX]), slice(0))
     found = _measure(predictions, nothing)
-    kept = found.false_positives[metric.BREAKDOWNS.index(_VEHICLE_1)]
+    kept = found.false_positives[breakdowns.BREAKDOWNS.index(_VEHICLE_1)]
     expected = [
         sum(score >= cutoff for score in scores) for cutoff in metric.CUTOFFS
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.trainers.detection import waymo
 from trainers import errors
-from trainers.detection import boxes, metric, official
+from trainers.detection import boxes, breakdowns, official
 
 _STAND_IN = """\
 #!{python}
@@ -58,8 +58,8 @@ def test_runs_the_op_on_its_arguments(box_type, tmp_path):
         for values in waymo.load("vehicle_nlz")[:2]
     )
     found = official.evaluate(python, predictions, ground_truths)
-    assert tuple(found) == metric.BREAKDOWNS
-    assert found[metric.BREAKDOWNS[5]] == {"ap": 5 / 32, "aph": 5 / 64}
+    assert tuple(found) == breakdowns.BREAKDOWNS
+    assert found[breakdowns.BREAKDOWNS[5]] == {"ap": 5 / 32, "aph": 5 / 64}
     logged = json.loads(log.read_text())
     assert f"box_type: TYPE_{box_type.upper()}" in logged["config"]
     assert "matcher_type: TYPE_HUNGARIAN" in logged["config"]

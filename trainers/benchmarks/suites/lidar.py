@@ -12,6 +12,7 @@ import tensorflow as tf
 import graddrop_tf as gd
 from data import prepared
 from data.lidar import examples as lidar_examples
+from data.lidar import labels
 from data.lidar.simulation import drives as simulation
 from data.lidar.simulation.settings import Settings
 from data.lidar.waymo import builder, messages
@@ -68,7 +69,7 @@ def random_frame(num_points: int = NUM_POINTS) -> dict[str, tf.Tensor]:
         ]
     )
     _, truths = random_scenes.random_scenes(1, 1, _NUM_BOXES)
-    boxes = truths.bbox[truths.type == lidar_examples.VEHICLE]
+    boxes = truths.bbox[truths.type == labels.VEHICLE]
     return {
         "points": tf.constant(points, tf.float32),
         "boxes": tf.constant(boxes, tf.float32),

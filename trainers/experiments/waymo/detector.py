@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data.lidar import examples as lidar_examples
+from data.lidar import labels
 from trainers.detection import boxes as box_lib
 from trainers.detection import pictures
 from trainers.experiments.waymo import frames
@@ -73,29 +73,29 @@ class Detector:
         Yields:
             The detections and losses of each batch.
         """
-        for labels, found in self._find(batches):
-            yield join(list(_split(labels, found)))
+        for known, found in self._find(batches):
+            yield join(list(_split(known, found)))
 
 
 def _split(
-    labels: Mapping[str, tf.Tensor | tf.RaggedTensor],
+    known: Mapping[str, tf.Tensor | tf.RaggedTensor],
     found: Mapping[str, tf.Tensor],
 ) -> Iterator[Found]:
     """Splits a batch into its frames."""
     found = {name: values.numpy() for name, values in found.items()}
-    for row, number in enumerate(labels["number"].numpy()):
-        frame = {name: values[row].numpy() for name, values in labels.items()}
+    for row, number in enumerate(known["number"].numpy()):
+        frame = {name: values[row].numpy() for name, values in known.items()}
         count = found["num_detections"][row]
         bbox = found["boxes"][row, :count]
-        unlabelled = lidar_examples.count_points(frame["unlabelled"], bbox)
+        unlabelled = labels.count_points(frame["unlabelled"], bbox)
         predictions = box_lib.Predictions(
             frame_id=np.full(count, number),
             bbox=bbox,
-            type=np.full(count, lidar_examples.VEHICLE),
+            type=np.full(count, labels.VEHICLE),
             score=found["scores"][row, :count],
             overlap_nlz=unlabelled > 0,
         )
-        is_vehicle = frame["types"] == lidar_examples.VEHICLE
+        is_vehicle = frame["types"] == labels.VEHICLE
         counted = is_vehicle & (frame["num_points"] > 0)
         ground_truths = box_lib.GroundTruths(
             frame_id=np.full(counted.sum(), number),

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainers.detection import metric
+from trainers.detection import breakdowns, metric
 from trainers.experiments.waymo import detector
 from trainers.models.pointpillars import losses
 from trainers.models.pointpillars.presets import Preset
@@ -89,7 +89,7 @@ def _average_precisions(metrics, ap_rule: str) -> dict[str, float]:
     logs = {}
     for name, (box_type, level, iou) in _MEASURED.items():
         results = metrics[box_type, iou].result(ap_rule).by_name()
-        values = results[metric.breakdown(_VEHICLE, level)]
+        values = results[breakdowns.breakdown(_VEHICLE, level)]
         logs[f"ap_{name}"] = values["ap"]
         logs[f"aph_{name}"] = values["aph"]
     return logs

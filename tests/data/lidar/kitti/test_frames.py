@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.lidar import examples as lidar_examples
+from data.lidar import labels
 from data.lidar.kitti import frames
 from tests.data.lidar import cases
 
@@ -159,7 +160,7 @@ def test_real_frames():
         # What is labelled has points, which the camera sees but for cut ones.
         assert (example["num_points"] > 0).all()
         seen = example["points"][~example["in_no_label_zone"]]
-        counts = lidar_examples.count_points(seen, example["boxes"])
+        counts = labels.count_points(seen, example["boxes"])
         assert counts.sum() > 0.8 * example["num_points"].sum()
         near = example["num_points"] > 50
         for box in example["boxes"][near]:

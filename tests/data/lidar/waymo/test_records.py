@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from data.lidar import examples
+from data.lidar import examples, labels
 from data.lidar.waymo import records as frames
 from tests.data.lidar import cases
 
@@ -36,7 +36,7 @@ def assert_as_official(example):
     np.testing.assert_array_equal(
         example["points"][:, 3:], want["points"][:, 3:]
     )
-    counts = examples.count_points(example["points"], example["boxes"])
+    counts = labels.count_points(example["points"], example["boxes"])
     np.testing.assert_array_equal(counts, want["in_box"].sum(axis=0))
     # The first box was called hard by a person, though it has 7 points.
     hard = want["num_points"] <= 5
