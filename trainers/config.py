@@ -33,7 +33,7 @@ def non_negative(default: Any) -> Any:
     return _field(default, lambda value: value >= 0, "0 or more")
 
 
-def rate(default: Any) -> Any:
+def fraction(default: Any) -> Any:
     """Declares a field whose values are from 0 to below 1."""
     return _field(default, lambda value: 0 <= value < 1, "from 0 to below 1")
 

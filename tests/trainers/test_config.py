@@ -9,7 +9,7 @@ from trainers import config, errors
 class _Config(config.FitConfig):
     rate: float = 0.5
     name: str = "plain"
-    share: float = config.rate(0.0)
+    share: float = config.fraction(0.0)
     batch_size: int = 8
 
 

@@ -41,8 +41,8 @@ import tensorflow as tf
 import graddrop_tf as gd
 from data import attribute_sets as attribute_data
 from data import streams
-from trainers import config as config_lib
 from trainers import files
+from trainers.config import FitConfig, non_negative, positive
 from trainers.models import attribute_metrics, attribute_network
 from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
@@ -69,7 +69,7 @@ _PAPER_ERROR, _PAPER_MAX_F1 = (
 
 
 @dataclasses.dataclass(frozen=True)
-class CelebaConfig(config_lib.FitConfig):
+class CelebaConfig(FitConfig):
     """Values of the CelebA experiment.
 
     Attributes:
@@ -95,20 +95,20 @@ class CelebaConfig(config_lib.FitConfig):
     steps: int = 200_000
     steps_per_epoch: int = 5_000
     batch_size: int = 8
-    learning_rate: float = config_lib.positive(1e-3)
+    learning_rate: float = positive(1e-3)
     learning_rate_factors: str = "mgda=0.01"
-    decay_rate: float = config_lib.positive(0.96)
-    decay_steps: int = config_lib.positive(2_400)
+    decay_rate: float = positive(0.96)
+    decay_steps: int = positive(2_400)
     dataset: str = "celeb_a"
     labels: str = "attributes"
     training_split: str = "train"
     evaluation_split: str = "test"
-    height: int = config_lib.positive(218)
-    width: int = config_lib.positive(178)
-    crop: int = config_lib.non_negative(0)
-    channels: int = config_lib.positive(64)
+    height: int = positive(218)
+    width: int = positive(178)
+    crop: int = non_negative(0)
+    channels: int = positive(64)
     synchronized_batch_norm: bool = False
-    monitor_steps: int = config_lib.non_negative(50)
+    monitor_steps: int = non_negative(50)
 
     def __post_init__(self):
         """Validates the fields."""

@@ -40,7 +40,7 @@ import tensorflow as tf
 
 from data import digits as digits_data
 from data import streams
-from trainers import config as config_lib
+from trainers.config import FitConfig, fraction, positive
 from trainers.reporting import curves, plots
 from trainers.runs import columns, experiment, fit_experiment
 
@@ -48,7 +48,7 @@ POSITIONS = ("upper_left", "lower_right")
 
 
 @dataclasses.dataclass(frozen=True)
-class DigitsConfig(config_lib.FitConfig):
+class DigitsConfig(FitConfig):
     """Values of the digits experiment.
 
     Attributes:
@@ -63,11 +63,11 @@ class DigitsConfig(config_lib.FitConfig):
     steps: int = 400
     steps_per_epoch: int = 100
     batch_size: int = 64
-    learning_rate: float = config_lib.positive(6e-3)
+    learning_rate: float = positive(6e-3)
     canvas: int = 11
-    dropout: float = config_lib.rate(0.0)
-    training_pairs: int = config_lib.positive(20_000)
-    test_pairs: int = config_lib.positive(2_000)
+    dropout: float = fraction(0.0)
+    training_pairs: int = positive(20_000)
+    test_pairs: int = positive(2_000)
     split_seed: int = 0
 
     def __post_init__(self):

@@ -39,8 +39,8 @@ import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
-from trainers import config as config_lib
 from trainers import errors, files
+from trainers.config import Config, positive
 from trainers.reporting import plots
 from trainers.runs import columns, experiment
 from trainers.training.progress import Progress
@@ -53,7 +53,7 @@ _CURVES = "curves.npz"
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyConfig(config_lib.Config):
+class ToyConfig(Config):
     """Values of the toy experiment.
 
     Attributes:
@@ -65,11 +65,11 @@ class ToyConfig(config_lib.Config):
     """
 
     jit_compile: bool = True
-    num_starts: int = config_lib.positive(200)
-    steps: int = config_lib.positive(10_000)
+    num_starts: int = positive(200)
+    steps: int = positive(10_000)
     learning_rate: float = 0.2
-    halve_every: int = config_lib.positive(1000)
-    start_range: float = config_lib.positive(10.0)
+    halve_every: int = positive(1000)
+    start_range: float = positive(10.0)
 
 
 def losses(weight: tf.Tensor) -> tf.Tensor:

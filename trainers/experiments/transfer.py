@@ -55,8 +55,8 @@ import numpy as np
 import tensorflow as tf
 
 from data import mixed_batches, streams
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import FitConfig, non_negative, positive
 from trainers.models import densenet
 from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
@@ -89,7 +89,7 @@ _PAPER_ERROR, _PAPER_LOSS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class TransferConfig(config_lib.FitConfig):
+class TransferConfig(FitConfig):
     """Values of the transfer experiment.
 
     Attributes:
@@ -111,13 +111,13 @@ class TransferConfig(config_lib.FitConfig):
     steps: int = 250_000
     steps_per_epoch: int = 2_500
     batch_size: int = 8
-    source_batch_size: int = config_lib.positive(8)
-    learning_rate: float = config_lib.positive(1e-3)
-    decay_rate: float = config_lib.positive(0.94)
-    decay_steps: int = config_lib.positive(2_000)
-    decay_start: int = config_lib.non_negative(100_000)
+    source_batch_size: int = positive(8)
+    learning_rate: float = positive(1e-3)
+    decay_rate: float = positive(0.94)
+    decay_steps: int = positive(2_000)
+    decay_start: int = non_negative(100_000)
     depth: int = 100
-    growth_rate: int = config_lib.positive(12)
+    growth_rate: int = positive(12)
     target: str = "cifar100"
     training_split: str = "train[:40000]"
     evaluation_split: str = "test"

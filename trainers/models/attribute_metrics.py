@@ -15,6 +15,8 @@ _LARGEST_LOGIT = 10.0
 class ErrorRate(keras.metrics.Metric):
     """Share of wrong predictions at logit 0, averaged over the attributes.
 
+    Unlike Keras' `BinaryAccuracy` it counts each attribute by itself.
+
     Args:
         num_attributes: T.
         name: Name of the metric.

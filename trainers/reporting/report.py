@@ -6,17 +6,16 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from trainers import config as config_lib
-from trainers import drawing, errors, files
+from trainers import config, drawing, errors, files
 from trainers.reporting import rendering, tables
 from trainers.runs import comparison
 from trainers.runs import directory as run_directory
-from trainers.runs import experiment as experiment_lib
+from trainers.runs.experiment import Experiment, Record, find
 
 
 def create(
     directory: pathlib.Path,
-    experiments: Mapping[str, experiment_lib.Experiment],
+    experiments: Mapping[str, Experiment],
 ) -> str:
     """Creates the report on all runs below a directory.
 
@@ -41,7 +40,7 @@ def create(
         suffix = f"-{count}" if count > 1 else ""
         # Planned runs have no config yet: the first section lists them.
         notes = missing.pop(name, [])
-        experiment = experiment_lib.find(experiments, name)
+        experiment = find(experiments, name)
         sections.append(_section(experiment, group, notes, suffix))
     images = {
         figure.name: drawing.png(figure.drawing)
@@ -60,7 +59,7 @@ def create(
 
 def collect(
     directory: pathlib.Path,
-) -> tuple[list[experiment_lib.Record], dict[str, list[str]]]:
+) -> tuple[list[Record], dict[str, list[str]]]:
     """Reads every run below a directory.
 
     Args:
@@ -99,8 +98,8 @@ def collect(
 
 
 def _groups(
-    records: Sequence[experiment_lib.Record],
-) -> list[tuple[str, list[experiment_lib.Record]]]:
+    records: Sequence[Record],
+) -> list[tuple[str, list[Record]]]:
     """Groups the runs that may be averaged: one experiment, one config."""
     groups = {}
     for record in records:
@@ -112,14 +111,14 @@ def _groups(
 
 
 def _section(
-    experiment: experiment_lib.Experiment,
-    records: Sequence[experiment_lib.Record],
+    experiment: Experiment,
+    records: Sequence[Record],
     missing: Sequence[str],
     suffix: str,
 ) -> rendering.Section:
     finished, notes = _finished(records)
     notes += missing
-    changes = config_lib.difference(
+    changes = config.difference(
         dataclasses.asdict(experiment.defaults), records[0].identity["config"]
     )
     title = f"{experiment.name}: {experiment.title}"
@@ -150,8 +149,8 @@ def _section(
 
 
 def _finished(
-    records: Sequence[experiment_lib.Record],
-) -> tuple[dict[str, list[experiment_lib.Record]], list[str]]:
+    records: Sequence[Record],
+) -> tuple[dict[str, list[Record]], list[str]]:
     """Returns the finished runs by method, and a note for each other run."""
     finished, notes, seen = {}, [], {}
     for record in sorted(records, key=_order):
@@ -171,7 +170,7 @@ def _finished(
     return finished, notes
 
 
-def _order(record: experiment_lib.Record) -> tuple:
+def _order(record: Record) -> tuple:
     """Returns a sort key: first the default comparison, in its order."""
     known = comparison.METHODS
     method = record.method
@@ -180,8 +179,8 @@ def _order(record: experiment_lib.Record) -> tuple:
 
 
 def _by_key(
-    experiment: experiment_lib.Experiment,
-    records: Sequence[experiment_lib.Record],
+    experiment: Experiment,
+    records: Sequence[Record],
 ) -> dict[str, dict[tuple[int, int], float]]:
     """Returns the samples of each metric by (seed, index)."""
     gathered = {}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from trainers.reporting import rendering, statistics
-from trainers.runs import experiment as experiment_lib
+from trainers.runs.experiment import Experiment, Record
 
 BASELINE = "baseline"
 _FEW = 10
@@ -14,8 +14,8 @@ Samples = Mapping[str, Mapping[str, Mapping[tuple[int, int], float]]]
 
 
 def results(
-    experiment: experiment_lib.Experiment,
-    finished: Mapping[str, Sequence[experiment_lib.Record]],
+    experiment: Experiment,
+    finished: Mapping[str, Sequence[Record]],
     samples: Samples,
     with_paper: bool,
 ) -> rendering.Table:
@@ -52,7 +52,7 @@ def results(
     )
 
 
-def _seconds(records: Sequence[experiment_lib.Record]) -> str:
+def _seconds(records: Sequence[Record]) -> str:
     """Formats the total time; a resumed run counts only its last part."""
     total = sum(record.results["wall_seconds"] for record in records)
     resumed = any(record.results["resumed"] for record in records)
@@ -60,7 +60,7 @@ def _seconds(records: Sequence[experiment_lib.Record]) -> str:
 
 
 def differences(
-    experiment: experiment_lib.Experiment,
+    experiment: Experiment,
     samples: Samples,
 ) -> rendering.Table:
     """Makes the table of differences from the baseline.
@@ -105,7 +105,7 @@ def differences(
 
 
 def caution(
-    experiment: experiment_lib.Experiment,
+    experiment: Experiment,
     samples: Samples,
 ) -> str:
     """Explains how to read the two tables.

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 import graddrop_tf as gd
-from trainers import config as config_lib
 from trainers import errors, files
+from trainers.config import Config
 from trainers.runs import directory, execution
 from trainers.runs.experiment import Experiment, Run
 from trainers.training.devices import DEFAULT_DEVICES, Devices
@@ -93,7 +93,7 @@ class Comparison:
     experiment: Experiment
     recipes: Sequence[gd.Recipe]
     seeds: Sequence[int]
-    config: config_lib.Config
+    config: Config
     directory: pathlib.Path
     data_dir: str | None = None
     devices: Devices = DEFAULT_DEVICES

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from trainers import config as config_lib
 from trainers import errors, files
+from trainers.config import difference
 from trainers.runs.experiment import Record, Run
 
 CONFIG_NAME = "config.json"
@@ -69,7 +69,7 @@ def _changes(identity: Mapping[str, Any], run: Run) -> list[str]:
     config = identity["config"]
     if isinstance(config, Mapping):
         config = {**dataclasses.asdict(run.experiment.defaults), **config}
-    return config_lib.difference({**identity, "config": config}, identify(run))
+    return difference({**identity, "config": config}, identify(run))
 
 
 def describe(record: Record) -> str:

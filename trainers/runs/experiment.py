@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 import graddrop_tf as gd
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import Config
 from trainers.runs import columns
 from trainers.training import workers
 from trainers.training.devices import DEFAULT_DEVICES, Devices
@@ -40,7 +40,7 @@ class Run:
     experiment: Experiment
     recipe: gd.Recipe
     seed: int
-    config: config_lib.Config
+    config: Config
     directory: pathlib.Path
     data_dir: str | None = None
     devices: Devices = DEFAULT_DEVICES
@@ -116,7 +116,7 @@ class Experiment(abc.ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
-    defaults: ClassVar[config_lib.Config]
+    defaults: ClassVar[Config]
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     num_losses: ClassVar[int]
     table: ClassVar[Sequence[columns.Column]]

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from data import streams
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import FitConfig
 from trainers.runs.experiment import Experiment, Record, Run
 from trainers.training import loop, preemption
 from trainers.training.progress import Progress
@@ -200,7 +200,7 @@ def _computing_in(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _finish(model: keras.Model, config: config_lib.FitConfig) -> None:
+def _finish(model: keras.Model, config: FitConfig) -> None:
     """Sets what all experiments have in common; builds the optimizer."""
     model.jit_compile = config.jit_compile
     model.steps_per_execution = config.steps_per_execution

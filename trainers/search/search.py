@@ -22,10 +22,10 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine import trial as trial_lib
 
-from trainers import config as config_lib
 from trainers import errors, files, text_table
+from trainers.config import FitConfig, difference
 from trainers.runs import directory, execution
-from trainers.runs import experiment as experiment_lib
+from trainers.runs.experiment import Record, Run
 from trainers.search import oracles, sharing
 from trainers.search import space as search_space
 from trainers.training.progress import Progress
@@ -52,8 +52,8 @@ class Outcome:
 
     number: int
     values: Mapping[str, Any]
-    run: experiment_lib.Run
-    record: experiment_lib.Record
+    run: Run
+    record: Record
     result: float
 
 
@@ -71,7 +71,7 @@ class Search:
     """
 
     space: search_space.SearchSpace
-    run: experiment_lib.Run
+    run: Run
     tuner: str = "random"
     num_trials: int | None = None
 
@@ -174,7 +174,7 @@ class Search:
                 "an empty --run_dir."
             )
         if known is not None and known != self._plan():
-            changes = config_lib.difference(known, self._plan())
+            changes = difference(known, self._plan())
             raise errors.UserError(
                 f"{path} holds another search ({'; '.join(changes)}: "
                 "there / asked for); give another --run_dir or remove this one."
@@ -210,7 +210,7 @@ class Search:
                 "--config.steps and --config.steps_per_epoch values."
             )
         config = self.space.corners()[0].config
-        if not isinstance(config, config_lib.FitConfig):
+        if not isinstance(config, FitConfig):
             raise errors.UserError(
                 f"--tuner: got hyperband, but {self.run.experiment.name} has "
                 "no epochs; use random or bayesian."
@@ -278,9 +278,7 @@ class Search:
             {**sample.values, "steps": steps},
         )
 
-    def _run(
-        self, number: int, sample: search_space.Sample
-    ) -> experiment_lib.Run:
+    def _run(self, number: int, sample: search_space.Sample) -> Run:
         return dataclasses.replace(
             self.run,
             recipe=sample.recipe,
@@ -288,7 +286,7 @@ class Search:
             directory=self.run.directory / _RUNS / f"{number:04d}",
         )
 
-    def _result(self, record: experiment_lib.Record) -> float:
+    def _result(self, record: Record) -> float:
         if record.status != "finished":
             return math.nan
         experiment = self.run.experiment

@@ -17,8 +17,8 @@ import keras_tuner
 from keras_tuner.engine import hyperparameters as parameters
 
 import graddrop_tf as gd
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import Config, override
 from trainers.runs import execution, experiment
 
 
@@ -85,7 +85,7 @@ class Sample:
     """
 
     recipe: gd.Recipe
-    config: config_lib.Config
+    config: Config
     values: Mapping[str, Any]
 
 
@@ -101,7 +101,7 @@ class SearchSpace:
 
     method: str
     config: Mapping[str, str]
-    defaults: config_lib.Config
+    defaults: Config
 
     def draw(self, hyperparameters: keras_tuner.HyperParameters) -> Sample:
         """Reads a point, and registers new ranges with keras-tuner.
@@ -124,7 +124,7 @@ class SearchSpace:
         }
         return Sample(
             execution.parse_method(method),
-            config_lib.override(self.defaults, texts),
+            override(self.defaults, texts),
             draw.values,
         )
 

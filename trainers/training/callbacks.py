@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import keras
 import numpy as np
 
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import FitConfig
 from trainers.training import checkpoints, exchange, logs, preemption
 from trainers.training.clock import Clock
 
@@ -80,7 +80,7 @@ class SaveCheckpoints(keras.callbacks.Callback):
     def __init__(
         self,
         saved: checkpoints.Checkpoints,
-        config: config_lib.FitConfig,
+        config: FitConfig,
         clock: Clock,
         notice: preemption.Notice,
         gather: exchange.Gathering,

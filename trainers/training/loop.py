@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import FitConfig
 from trainers.training import (
     callbacks,
     checkpoints,
@@ -34,7 +34,7 @@ def fit(
     training_data: TrainingData,
     test_data: tf.data.Dataset | None,
     *,
-    config: config_lib.FitConfig,
+    config: FitConfig,
     directory: pathlib.Path,
     progress: Progress,
     evaluator: Evaluator | None = None,

@@ -18,7 +18,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from data.lidar import examples, labels
 
@@ -124,27 +123,6 @@ def read(
     """
     for name in frame_names(directory) if names is None else names:
         yield read_frame(directory, name)
-
-
-def dataset(
-    directory: str | os.PathLike, names: Sequence[str] | None = None
-) -> tf.data.Dataset:
-    """Makes a data set of frames, as TFDS gives prepared Waymo frames.
-
-    Args:
-        directory: See `read_frame`.
-        names: Which frames; None for all.
-
-    Returns:
-        One pass over the examples.
-    """
-    return tf.data.Dataset.from_generator(
-        lambda: read(directory, names),
-        output_signature={
-            field: tf.TensorSpec(spec.shape, spec.dtype)
-            for field, spec in examples.FIELDS.items()
-        },
-    )
 
 
 def _bytes(path: pathlib.Path) -> bytes:

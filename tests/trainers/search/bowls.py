@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 import graddrop_tf as gd
-from trainers import config as config_lib
 from trainers import errors
+from trainers.config import FitConfig
 from trainers.experiments import registry
 from trainers.runs import experiment
 from trainers.search import search as tuning
@@ -14,7 +14,7 @@ from trainers.search import space as search_space
 
 
 @dataclasses.dataclass(frozen=True)
-class BowlConfig(config_lib.FitConfig):
+class BowlConfig(FitConfig):
     steps: int = 30
     steps_per_epoch: int = 10
     rate: float = 0.5

@@ -4,8 +4,7 @@ import types
 import keras_tuner
 import pytest
 
-from trainers import config as config_lib
-from trainers import errors
+from trainers import config, errors
 from trainers.experiments import registry
 from trainers.search import space as search_space
 
@@ -275,7 +274,7 @@ def test_mistakes_get_one_line(method, texts, message):
 
 def test_texts_that_are_no_ranges_stay_as_they_are():
     @dataclasses.dataclass(frozen=True)
-    class Config(config_lib.Config):
+    class Config(config.Config):
         name: str = ""
 
     class Named(type(_DIGITS)):

@@ -43,7 +43,7 @@ class WaymoConfig(config.FitConfig):
     augmented: bool = True
     pasted_objects: int = config.non_negative(15)
     stored_objects: int = config.positive(2_000)
-    batch_norm_momentum: float = config.rate(0.99)
+    batch_norm_momentum: float = config.fraction(0.99)
     ap_rule: str = config.one_of("2022", average_precision.AP_RULES)
 
     def __post_init__(self):

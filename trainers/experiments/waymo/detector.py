@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.lidar import labels
-from trainers.detection import boxes as box_lib
-from trainers.detection import pictures
+from trainers.detection import boxes, pictures
 from trainers.experiments.waymo import frames
 from trainers.models.pointpillars import decoding, losses
 from trainers.models.pointpillars.presets import Preset
@@ -28,8 +27,8 @@ class Found(NamedTuple):
             `losses.LOSS_NAMES`.
     """
 
-    predictions: box_lib.Predictions
-    ground_truths: box_lib.GroundTruths
+    predictions: boxes.Predictions
+    ground_truths: boxes.GroundTruths
     frames: Mapping[int, tuple[str, str]]
     num_left_out: int
     losses: np.ndarray
@@ -88,7 +87,7 @@ def _split(
         count = found["num_detections"][row]
         bbox = found["boxes"][row, :count]
         unlabelled = labels.count_points(frame["unlabelled"], bbox)
-        predictions = box_lib.Predictions(
+        predictions = boxes.Predictions(
             frame_id=np.full(count, number),
             bbox=bbox,
             type=np.full(count, labels.VEHICLE),
@@ -97,7 +96,7 @@ def _split(
         )
         is_vehicle = frame["types"] == labels.VEHICLE
         counted = is_vehicle & (frame["num_points"] > 0)
-        ground_truths = box_lib.GroundTruths(
+        ground_truths = boxes.GroundTruths(
             frame_id=np.full(counted.sum(), number),
             bbox=frame["boxes"][counted],
             type=frame["types"][counted],
@@ -127,7 +126,7 @@ def join(parts: Sequence[Found]) -> Found:
     )
 
 
-def _concatenated(parts: Sequence[box_lib.Boxes]) -> box_lib.Boxes:
+def _concatenated(parts: Sequence[boxes.Boxes]) -> boxes.Boxes:
     return type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
 
 

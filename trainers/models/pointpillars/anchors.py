@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import box_tensors
 from trainers.models.pointpillars.presets import Preset
 
 HEADINGS = (0.0, math.pi / 2)
@@ -68,7 +68,7 @@ def assign(boxes, preset: Preset) -> dict[str, tf.Tensor]:
     """
     count = num_anchors(preset)
     box, anchor = _near_pairs(boxes, preset)
-    iou = box_lib.bev_iou(tf.gather(boxes, box), anchors_at(anchor, preset))
+    iou = box_tensors.bev_iou(tf.gather(boxes, box), anchors_at(anchor, preset))
     best_of_anchor = tf.math.unsorted_segment_max(iou, anchor, count)
     best_of_box = tf.math.unsorted_segment_max(iou, box, tf.shape(boxes)[0])
 
@@ -86,7 +86,7 @@ def assign(boxes, preset: Preset) -> dict[str, tf.Tensor]:
 
     background = tf.where(best_of_anchor < preset.negative_iou, 0.0, math.nan)
     positive = tf.where(match >= 0)[:, 0]
-    codes = box_lib.encode(
+    codes = box_tensors.encode(
         tf.gather(boxes, tf.gather(match, positive)),
         anchors_at(tf.cast(positive, tf.int32), preset),
     )

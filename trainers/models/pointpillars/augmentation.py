@@ -10,8 +10,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from trainers.models.pointpillars import box_tensors as box_lib
-from trainers.models.pointpillars import pasting
+from trainers.models.pointpillars import box_tensors, pasting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +114,7 @@ def flip(points, boxes, axis: str) -> tuple[tf.Tensor, tf.Tensor]:
             [
                 boxes[:, :2] * signs,
                 boxes[:, 2:6],
-                box_lib.wrap_angle(heading),
+                box_tensors.wrap_angle(heading),
             ],
             axis=1,
         ),
@@ -135,7 +134,7 @@ def rotate(points, boxes, angle) -> tuple[tf.Tensor, tf.Tensor]:
     """
     cosine, sine = tf.cos(angle), tf.sin(angle)
     turn = tf.stack([[cosine, sine], [-sine, cosine]])
-    heading = box_lib.wrap_angle(boxes[:, 6:] + angle)
+    heading = box_tensors.wrap_angle(boxes[:, 6:] + angle)
     return (
         tf.concat([points[:, :2] @ turn, points[:, 2:]], axis=1),
         tf.concat([boxes[:, :2] @ turn, boxes[:, 2:6], heading], axis=1),

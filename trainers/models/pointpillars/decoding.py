@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from trainers.models.pointpillars import anchors
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import anchors, box_tensors
 from trainers.models.pointpillars.presets import Preset
 
 
@@ -27,7 +26,7 @@ def detect(
     logits = tf.reshape(outputs["class"], [-1, count])
     logits, indices = tf.math.top_k(logits, min(count, preset.max_candidates))
     codes = {}
-    for name in box_lib.RESIDUALS:
+    for name in box_tensors.RESIDUALS:
         values = tf.reshape(outputs[name], [-1, count])
         values = tf.gather(values, indices, batch_dims=1)
         codes[name] = tf.cast(values, tf.float32)
@@ -35,7 +34,7 @@ def detect(
     directions = tf.gather(directions, indices, batch_dims=1)
     backwards = directions[..., 1] > directions[..., 0]
     codes["direction"] = tf.cast(backwards, tf.float32)
-    boxes = box_lib.decode(codes, anchors.anchors_at(indices, preset))
+    boxes = box_tensors.decode(codes, anchors.anchors_at(indices, preset))
     scores = tf.sigmoid(tf.cast(logits, tf.float32))
     kept = rotated_nms(
         boxes,
@@ -85,7 +84,7 @@ def rotated_nms(
     def keep_best(number, left, kept):
         best = tf.argmax(left, axis=1, output_type=tf.int32)
         box = tf.gather(boxes, best, batch_dims=1)[:, None]
-        covered = box_lib.bev_iou(boxes, box) > iou_threshold
+        covered = box_tensors.bev_iou(boxes, box) > iou_threshold
         is_best = tf.range(tf.shape(left)[1]) == best[:, None]
         found = tf.reduce_max(left, axis=1) > nothing
         kept = tf.tensor_scatter_nd_update(

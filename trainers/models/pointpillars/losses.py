@@ -33,8 +33,9 @@ FOCAL_GAMMA = 2.0
 def huber(difference, delta: float = HUBER_DELTA) -> tf.Tensor:
     """Computes Huber's loss over delta: of slope 1 beyond delta.
 
-    This is the smooth L1 loss of the detectors before, for which the weights
-    were found.
+    This is the smooth L1 loss of earlier detectors, for which the weights were
+    tuned; `keras.losses.huber` has slope delta there, and averages over an
+    axis.
 
     Args:
         difference: `[...]`.
@@ -54,13 +55,14 @@ def focal_cross_entropy(
     """Computes the focal loss, finite with its gradient for all logits.
 
     `-alpha_t (1 - p_t)^gamma log(p_t)`, with p_t the probability given to the
-    label (Lin et al., ICCV 2017, Eq. 5).
+    label (Lin et al., ICCV 2017, Eq. 5). `keras.losses` computes it too, but
+    `1 - p_t` loses its digits in float32 where p_t is close to 1.
 
     Args:
         labels: 0 or 1, `[...]`.
         logits: `[...]`.
         alpha: Weight of label 1; that of label 0 is `1 - alpha`.
-        gamma: How much less what is known well counts.
+        gamma: Strength of the discount on confident predictions.
 
     Returns:
         Losses `[...]`.

@@ -1,16 +1,10 @@
 """The network: a trunk up to the shared map, and nine heads on it.
 
-Lang et al., CVPR 2019, section 2. The two ways of training on nine losses
-have the same trunk and heads:
+Lang et al., CVPR 2019, section 2.
 
     trunk = make_trunk(preset)
     heads = make_heads(trunk.output)
     model = gd.MultiLossModel(trunk, heads, recipe=recipe)
-
-    model = make_layer_form(preset, gd.GradDrop(num_losses=9))
-
-and then, for either,
-
     model.compile(optimizer, losses.make_losses(), losses.LOSS_WEIGHTS)
     model.fit(frames.map(encode).batch(batch_size))
 """
@@ -22,10 +16,13 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-import graddrop_tf as gd
 from trainers.models.pointpillars import anchors
-from trainers.models.pointpillars import pillars as pillar_lib
 from trainers.models.pointpillars.losses import LOSS_NAMES
+from trainers.models.pointpillars.pillars import (
+    describe_points,
+    max_over_points,
+    scatter,
+)
 from trainers.models.pointpillars.presets import Grid, Preset
 
 _EPSILON = 1e-3
@@ -85,16 +82,12 @@ class PillarFeatures(keras.layers.Layer):
 
     def call(self, points, pillars, cells, training=False):
         """See the class."""
-        described = pillar_lib.describe_points(
-            points, pillars, cells, self.grid
-        )
+        described = describe_points(points, pillars, cells, self.grid)
         features = self.normalization(
             self.linear(described), training=training, mask=pillars >= 0
         )
         # ReLU and maximum commute: it also brings empty pillars to 0.
-        return tf.nn.relu(
-            pillar_lib.max_over_points(features, pillars, cells.shape[1])
-        )
+        return tf.nn.relu(max_over_points(features, pillars, cells.shape[1]))
 
     def compute_output_spec(self, points, pillars, cells, training=False):
         """Returns the specification of the result."""
@@ -133,7 +126,7 @@ class Scatter(keras.layers.Layer):
 
     def call(self, features, cells):
         """See the class."""
-        return pillar_lib.scatter(features, cells, self.shape)
+        return scatter(features, cells, self.shape)
 
     def compute_output_spec(self, features, cells):
         """Returns the specification of the result."""
@@ -209,36 +202,20 @@ def _normalized(convolution, inputs, momentum: float):
 def make_heads(shared_map: keras.KerasTensor) -> keras.Model:
     """Makes the heads: the shared map to the nine outputs by name."""
     inputs = keras.Input(shared_map.shape[1:], name="shared_map")
-    outputs = _predict([inputs] * len(LOSS_NAMES))
+    outputs = _predict(inputs)
     return keras.Model(inputs, outputs, name="heads")
 
 
-def make_layer_form(preset: Preset, combiner: gd.Combiner) -> keras.Model:
-    """Makes the whole detector with a combiner inside, for plain `fit`.
-
-    Args:
-        preset: Values of the detector.
-        combiner: Gives each loss its branch of the map, in the order of
-            `LOSS_NAMES`, such as `gd.GradDrop(num_losses=9)`.
-
-    Returns:
-        A model from the pillars to the nine outputs by name.
-    """
-    trunk = make_trunk(preset)
-    outputs = _predict(combiner(trunk.output))
-    return keras.Model(trunk.input, outputs, name="pointpillars")
-
-
-def _predict(branches: Sequence[keras.KerasTensor]) -> dict:
-    """A linear layer on each position of each loss's branch of the map."""
+def _predict(shared: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    """Applies a linear layer for each loss at every position of the map."""
     outputs = {}
     num_headings = len(anchors.HEADINGS)
-    for name, branch in zip(LOSS_NAMES, branches, strict=True):
+    for name in LOSS_NAMES:
         if name == "direction":
             logits = keras.layers.Dense(
                 2 * num_headings, name="direction_logits"
-            )(branch)
-            shape = (*branch.shape[1:3], num_headings, 2)
+            )(shared)
+            shape = (*shared.shape[1:3], num_headings, 2)
             outputs[name] = keras.layers.Reshape(shape, name=name)(logits)
             continue
         bias = "zeros"
@@ -248,5 +225,5 @@ def _predict(branches: Sequence[keras.KerasTensor]) -> dict:
             )
         outputs[name] = keras.layers.Dense(
             num_headings, bias_initializer=bias, name=name
-        )(branch)
+        )(shared)
     return outputs

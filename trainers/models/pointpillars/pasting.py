@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import box_tensors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ def collect_objects(
     boxes, points = [], []
     for frame in frames:
         cloud = np.asarray(frame["points"])
-        inside = box_lib.points_in_boxes(cloud, frame["boxes"]).numpy()
+        inside = box_tensors.points_in_boxes(cloud, frame["boxes"]).numpy()
         for box, members in zip(
             np.asarray(frame["boxes"]), inside.T, strict=True
         ):
@@ -94,13 +94,15 @@ def paste_objects(
     )
     candidates = tf.gather(store.boxes, drawn)
     in_the_way = tf.concat([boxes, candidates], axis=0)
-    overlap = box_lib.bev_iou(candidates[:, None], in_the_way) > 0
+    overlap = box_tensors.bev_iou(candidates[:, None], in_the_way) > 0
     order = tf.range(tf.shape(in_the_way)[0])
     is_before = order < (tf.shape(boxes)[0] + tf.range(count))[:, None]
     pasted = tf.boolean_mask(drawn, ~tf.reduce_any(overlap & is_before, axis=1))
     new_boxes = tf.gather(store.boxes, pasted)
     new_points = tf.gather(store.points, pasted)
-    hidden = tf.reduce_any(box_lib.points_in_boxes(points, new_boxes), axis=1)
+    hidden = tf.reduce_any(
+        box_tensors.points_in_boxes(points, new_boxes), axis=1
+    )
     counts = frame["num_points"]
     new_counts = tf.cast(new_points.row_lengths(), counts.dtype)
     return {

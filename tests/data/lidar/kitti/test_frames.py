@@ -11,7 +11,6 @@ import pytest
 from data.lidar import examples as lidar_examples
 from data.lidar import labels
 from data.lidar.kitti import frames
-from tests.data.lidar import cases
 
 # The camera sits 0.3 m before the lidar and 0.1 m below it. Its axes are: x to
 # the right (-y of the lidar), y down (-z), z ahead (x); before R0_rect it is
@@ -82,16 +81,6 @@ def test_a_frame_by_hand(directory):
     assert example["in_no_label_zone"].tolist() == [False] * 3 + [True] * 3
     assert example["returns"].tolist() == [1] * 6
     assert (example["segment"], example["frame"]) == ("kitti", "000007")
-
-
-def test_a_data_set_is_that_of_waymo(directory):
-    (got,) = frames.dataset(directory).as_numpy_iterator()
-    cases.assert_same(got, frames.read_frame(directory, "000007"))
-    spec = frames.dataset(directory).element_spec
-    assert {name: (s.shape.as_list(), s.dtype) for name, s in spec.items()} == {
-        name: (list(field.shape), field.dtype)
-        for name, field in lidar_examples.FIELDS.items()
-    }
 
 
 def test_frames_without_labels(directory):

@@ -8,11 +8,10 @@ import tensorflow as tf
 
 from tests.trainers.models.pointpillars import cases
 from tests.trainers.models.pointpillars.cases import TINY
-from trainers.models.pointpillars import anchors, presets
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import anchors, box_tensors, presets
 
 assign = tf.function(anchors.assign)
-CODES = (*box_lib.RESIDUALS, "direction")
+CODES = (*box_tensors.RESIDUALS, "direction")
 
 
 def test_places():
@@ -72,7 +71,7 @@ def test_assignment_against_all_pairs(seed):
         if i in forced or best >= 0.6:
             assert targets["class"][i] == 1
             j = forced.get(i, int(iou[i].argmax()))
-            want = box_lib.encode(
+            want = box_tensors.encode(
                 tf.constant(boxes[j]),
                 tf.constant(cases.tiny_anchors().reshape(-1, 7)[i], tf.float32),
             )

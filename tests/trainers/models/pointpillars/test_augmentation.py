@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests.trainers.models.pointpillars import cases
 from trainers.models.pointpillars import augmentation as augmentation_lib
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import box_tensors
 from trainers.models.pointpillars.augmentation import Augmentation
 
 NONE = Augmentation(flip_axes=(), max_rotation=0.0, scales=(1.0, 1.0))
@@ -68,10 +68,10 @@ def test_moves(name):
     sizes = boxes[:, 3:6] * (1.05 if name == "scale" else 1.0)
     np.testing.assert_allclose(moved_boxes[:, 3:6], sizes, rtol=1e-6)
     assert (np.abs(moved_boxes[:, 6]) <= math.pi + 1e-6).all()
-    inside = box_lib.points_in_boxes(points, boxes)
+    inside = box_tensors.points_in_boxes(points, boxes)
     assert inside.numpy().any()
     np.testing.assert_array_equal(
-        box_lib.points_in_boxes(moved_points, moved_boxes), inside
+        box_tensors.points_in_boxes(moved_points, moved_boxes), inside
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.models.pointpillars import cases
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import box_tensors
 
 ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "waymo"
 
@@ -20,7 +20,7 @@ def box(x=0, y=0, z=0, length=1, width=1, height=1, heading=0):
 def test_official_pairs():
     pairs = np.load(ORACLE / "pairwise_iou.npz")
     for first, second in (("pred", "gt"), ("gt", "pred")):
-        iou = box_lib.bev_iou(pairs[first], pairs[second])
+        iou = box_tensors.bev_iou(pairs[first], pairs[second])
         np.testing.assert_allclose(iou, pairs["iou_2d"], atol=1e-5)
 
 
@@ -52,8 +52,12 @@ def test_official_pairs():
     ],
 )
 def test_overlap_by_hand(first, second, want):
-    np.testing.assert_allclose(box_lib.bev_iou(first, second), want, atol=2e-6)
-    np.testing.assert_allclose(box_lib.bev_iou(second, first), want, atol=2e-6)
+    np.testing.assert_allclose(
+        box_tensors.bev_iou(first, second), want, atol=2e-6
+    )
+    np.testing.assert_allclose(
+        box_tensors.bev_iou(second, first), want, atol=2e-6
+    )
 
 
 def test_overlap_against_polygons():
@@ -65,15 +69,17 @@ def test_overlap_against_polygons():
     second[:, 3:5] *= rng.choice([1, 1 + 1e-6, 0.7, 2.5], (120, 2))
     second[:, 6] += rng.choice([0, 1e-7, -1e-4, 1e-2, math.pi / 2, 1], 120)
     want = [cases.slow_iou(a, b) for a, b in zip(first, second)]
-    np.testing.assert_allclose(box_lib.bev_iou(first, second), want, atol=5e-6)
+    np.testing.assert_allclose(
+        box_tensors.bev_iou(first, second), want, atol=5e-6
+    )
 
 
 def test_pairs_broadcast():
     first, second = cases.random_boxes(3, 0), cases.random_boxes(4, 1)
-    iou = box_lib.bev_iou(first[:, None], second)
+    iou = box_tensors.bev_iou(first[:, None], second)
     assert iou.shape == [3, 4]
     np.testing.assert_allclose(
-        iou[2, 3], box_lib.bev_iou(first[2], second[3]), atol=1e-7
+        iou[2, 3], box_tensors.bev_iou(first[2], second[3]), atol=1e-7
     )
 
 
@@ -81,7 +87,9 @@ def test_points_in_boxes():
     rng = np.random.default_rng(0)
     boxes = cases.random_boxes(6, 3)
     points = rng.uniform([0, -8, -1, 0], [16, 8, 2, 1], (500, 4))
-    inside = box_lib.points_in_boxes(points.astype(np.float32), boxes).numpy()
+    inside = box_tensors.points_in_boxes(
+        points.astype(np.float32), boxes
+    ).numpy()
     assert inside.any(axis=0).all()
     for j, b in enumerate(boxes.astype(np.float64)):
         square = cases.corners(b)
@@ -92,12 +100,12 @@ def test_points_in_boxes():
         want = (np.array(sides) >= 0).all(axis=0)
         want &= np.abs(points[:, 2] - b[2]) <= b[5] / 2
         np.testing.assert_array_equal(inside[:, j], want)
-    assert box_lib.points_in_boxes(points, boxes[:0]).shape == [500, 0]
+    assert box_tensors.points_in_boxes(points, boxes[:0]).shape == [500, 0]
 
 
 def test_faces_are_inside():
     points = tf.constant([[1.0, 0.5, 0.25], [1.0001, 0.0, 0.0], [0, 0, 0.26]])
-    inside = box_lib.points_in_boxes(points, box(0, 0, 0, 2, 1, 0.5)[None])
+    inside = box_tensors.points_in_boxes(points, box(0, 0, 0, 2, 1, 0.5)[None])
     np.testing.assert_array_equal(inside, [[True], [False], [False]])
 
 
@@ -105,7 +113,7 @@ def test_codes_by_hand():
     """An anchor of diagonal 5: 4 by 3 metres."""
     anchor = box(1, 2, 0, 4, 3, 2, heading=math.pi / 2)
     target = box(2, -0.5, 1, 8, 3, 1, heading=-2.0)
-    codes = box_lib.encode(target, anchor)
+    codes = box_tensors.encode(target, anchor)
     # -2 - pi/2 is farther than half a turn.
     want = {
         "x": 0.2, "y": -0.5, "z": 0.5, "length": math.log(2), "width": 0.0,
@@ -124,19 +132,21 @@ def test_round_trip():
     boxes[:, 6] = np.linspace(-math.pi, math.pi, count, endpoint=False)
     anchors = np.tile(np.float32([3, 1, 0.5, 4, 2, 1.5, 0]), (count, 1))
     anchors[::2, 6] = math.pi / 2
-    codes = box_lib.encode(boxes, anchors)
+    codes = box_tensors.encode(boxes, anchors)
     # A quarter turn from the anchor is on the edge of forwards.
     turn = np.abs(codes["rotation"])
     boxes[np.abs(turn - math.pi / 2) < 1e-3, 6] += 0.01
-    codes = box_lib.encode(boxes, anchors)
+    codes = box_tensors.encode(boxes, anchors)
     for half_turns in (0, 1, -3):
         turned = codes["rotation"] + half_turns * math.pi
-        decoded = box_lib.decode({**codes, "rotation": turned}, anchors).numpy()
+        decoded = box_tensors.decode(
+            {**codes, "rotation": turned}, anchors
+        ).numpy()
         np.testing.assert_allclose(decoded[:, :6], boxes[:, :6], atol=1e-4)
         wrong = np.exp(1j * decoded[:, 6]) - np.exp(1j * boxes[:, 6])
         np.testing.assert_allclose(wrong, 0, atol=1e-5)
         assert (np.abs(decoded[:, 6]) <= math.pi + 1e-6).all()
-    turned = box_lib.decode(
+    turned = box_tensors.decode(
         {**codes, "direction": 1 - codes["direction"]}, anchors
     ).numpy()
     wrong = np.exp(1j * turned[:, 6]) + np.exp(1j * boxes[:, 6])
@@ -149,7 +159,7 @@ def test_a_quarter_turn_is_one_or_the_other():
     for turn in (turns, np.nextafter(turns, 9), np.nextafter(turns, -9)):
         boxes = np.zeros([2, 7], np.float32)
         boxes[:, 3:6], boxes[:, 6] = 1, turn
-        decoded = box_lib.decode(box_lib.encode(boxes, box()), box())
+        decoded = box_tensors.decode(box_tensors.encode(boxes, box()), box())
         np.testing.assert_allclose(decoded, boxes, atol=1e-6)
 
 
@@ -157,15 +167,15 @@ def test_the_direction_is_told_from_the_anchor():
     """Forwards within a quarter turn of the anchor, whatever its heading."""
     for anchor_heading in (0.0, math.pi / 2):
         for turn, want in [(0.0, 0), (1.5, 0), (-1.5, 0), (1.6, 1), (3.1, 1)]:
-            codes = box_lib.encode(
+            codes = box_tensors.encode(
                 box(heading=anchor_heading + turn), box(heading=anchor_heading)
             )
             assert codes["direction"] == want
 
 
 def test_no_box_is_endless():
-    zero = dict.fromkeys([*box_lib.RESIDUALS, "direction"], 0.0)
-    decoded = box_lib.decode({**zero, "length": 1e3, "width": -1e3}, box())
+    zero = dict.fromkeys([*box_tensors.RESIDUALS, "direction"], 0.0)
+    decoded = box_tensors.decode({**zero, "length": 1e3, "width": -1e3}, box())
     np.testing.assert_allclose(decoded[3:6], [math.exp(4), math.exp(-4), 1])
 
 
@@ -175,5 +185,5 @@ def test_no_box_is_endless():
 )
 def test_wrap(angle, want):
     np.testing.assert_allclose(
-        box_lib.wrap_angle(tf.constant(angle, tf.float64)), want
+        box_tensors.wrap_angle(tf.constant(angle, tf.float64)), want
     )

@@ -14,9 +14,16 @@ from trainers.models.pointpillars import losses, network, pillars, presets
 
 
 def layer_form(preset=TINY, **options):
-    return network.make_layer_form(
-        preset, gd.GradDrop(num_losses=9, seed=5, **options)
-    )
+    trunk = network.make_trunk(preset)
+    heads = network.make_heads(trunk.output)
+    graddrop = gd.GradDrop(num_losses=9, seed=5, **options)
+    branches = graddrop(trunk.output)
+    outputs = {}
+    for name, branch in zip(losses.LOSS_NAMES, branches, strict=True):
+        if name == "direction":
+            branch = heads.get_layer("direction_logits")(branch)
+        outputs[name] = heads.get_layer(name)(branch)
+    return keras.Model(trunk.input, outputs)
 
 
 def recipe_form(recipe, preset=TINY):

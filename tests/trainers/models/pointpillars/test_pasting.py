@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.models.pointpillars import cases
-from trainers.models.pointpillars import augmentation, pasting
-from trainers.models.pointpillars import box_tensors as box_lib
+from trainers.models.pointpillars import augmentation, box_tensors, pasting
 
 
 def paster(store, count):
@@ -20,7 +19,7 @@ def paster(store, count):
 def framed(boxes, points):
     boxes = np.float32(boxes).reshape(-1, 7)
     points = np.float32(points).reshape(-1, 4)
-    inside = box_lib.points_in_boxes(points, boxes).numpy()
+    inside = box_tensors.points_in_boxes(points, boxes).numpy()
     return {
         "points": tf.constant(points),
         "boxes": tf.constant(boxes),
@@ -84,7 +83,7 @@ def test_nothing_overlaps():
         np.testing.assert_array_equal(found[:2], frame["boxes"])
         for i in range(2, len(found)):
             assert max(cases.slow_iou(found[i], b) for b in found[:i]) < 1e-6
-        inside = box_lib.points_in_boxes(pasted["points"], found).numpy()
+        inside = box_tensors.points_in_boxes(pasted["points"], found).numpy()
         np.testing.assert_array_equal(
             inside.sum(axis=0)[2:], pasted["num_points"][2:]
         )
