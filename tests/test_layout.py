@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-_ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent
 _ALLOWED = {
     "graddrop_tf": {"graddrop_tf"},
     "data": {"data"},
@@ -56,7 +56,7 @@ _MAX_LINES = {
 
 
 def _paths(package):
-    paths = sorted((_ROOT / package).rglob("*.py"))
+    paths = sorted((ROOT / package).rglob("*.py"))
     assert paths
     return paths
 
@@ -108,13 +108,13 @@ def _climbs(package, room, source):
 def test_imports_go_one_way(package):
     for path in _paths(package):
         found = _violations(package, path.read_text())
-        assert not found, f"{path.relative_to(_ROOT)} imports {found}"
+        assert not found, f"{path.relative_to(ROOT)} imports {found}"
 
 
 @pytest.mark.parametrize("package", _FLOORS)
 def test_every_room_stands_on_a_floor(package):
     rooms = {
-        path.relative_to(_ROOT / package).parts[0].removesuffix(".py")
+        path.relative_to(ROOT / package).parts[0].removesuffix(".py")
         for path in _paths(package)
     }
     floors = [name for names in _FLOORS[package] for name in names]
@@ -124,7 +124,7 @@ def test_every_room_stands_on_a_floor(package):
 @pytest.mark.parametrize("package", _FLOORS)
 def test_rooms_import_from_lower_floors(package):
     for path in _paths(package):
-        place = path.relative_to(_ROOT / package)
+        place = path.relative_to(ROOT / package)
         room = place.parts[0].removesuffix(".py")
         if room != "__init__":
             found = _climbs(package, room, path.read_text())
@@ -133,7 +133,7 @@ def test_rooms_import_from_lower_floors(package):
 
 def test_only_launch_and_the_registry_know_all_experiments():
     for path in _paths("trainers/experiments"):
-        place = path.relative_to(_ROOT / "trainers/experiments")
+        place = path.relative_to(ROOT / "trainers/experiments")
         own = place.parts[0].removesuffix(".py")
         others = {
             name.split(".")[2]
@@ -147,7 +147,7 @@ def test_the_library_needs_tensorflow_and_keras_only():
     known = {*sys.stdlib_module_names, *_LIBRARY_MAY_IMPORT, "graddrop_tf"}
     for path in _paths("graddrop_tf"):
         tops = {name.split(".")[0] for name in _imports(path.read_text())}
-        assert tops <= known, f"{path.relative_to(_ROOT)}: {tops - known}"
+        assert tops <= known, f"{path.relative_to(ROOT)}: {tops - known}"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_import_of_a_higher_floor_is_seen(package, room, source):
 
 def _sizes(path):
     """Yields what stands in a file, its number of lines and their limit."""
-    name = str(path.relative_to(_ROOT))
+    name = str(path.relative_to(ROOT))
     text = path.read_text()
     yield name, len(text.splitlines()), _MAX_LINES.get(name, _MAX_FILE)
     for node in ast.walk(ast.parse(text)):
@@ -211,7 +211,7 @@ def test_files_functions_and_classes_are_short(package):
 
 
 def test_what_is_too_long_is_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "_ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     path = tmp_path / "module.py"
     body = "    x = 1\n" * 60
     path.write_text(f"def f():\n{body}\n\nclass C:\n{body * 6}")

@@ -55,7 +55,7 @@ def fit(
         config: The number of steps, and when to save.
         directory: The run directory; only the chief writes.
         progress: Shows the progress.
-        evaluator: Returns the test logs after an epoch, without `val_`.
+        evaluator: Returns the test logs, such as `loss`, after an epoch.
         watched: A logged metric, whose lowest value marks the weights that
             the model ends with; by default it ends with the last.
         more: Further callbacks; their additions to the logs are logged.
@@ -147,6 +147,11 @@ class _Session:
             )
         epoch, done = divmod(self.clock.step, steps_per_epoch)
         if done:
+            # Keras builds metrics on first use; restoring has to wait for it.
+            data = test_data
+            if data is None:
+                data = self._distribute(training_data(self.clock.step))
+            self._model.evaluate(data, steps=1, verbose=0)
             self._fit_epochs(training_data, test_data, epoch, epoch + 1, done)
             epoch += 1
         last = self._config.steps // steps_per_epoch
@@ -158,11 +163,7 @@ class _Session:
     ) -> None:
         """Trains epochs, the first of them from its step `done`."""
         steps_per_epoch = self._config.steps_per_epoch
-        data = distribution.distribute_training(
-            self._model.distribute_strategy,
-            self._worker,
-            training_data(first * steps_per_epoch + done),
-        )
+        data = self._distribute(training_data(first * steps_per_epoch + done))
         with warnings.catch_warnings(), _writing_events(self._events):
             # Keras warns about test data of unknown length.
             warnings.filterwarnings("ignore", "Your input ran out of data")
@@ -176,6 +177,11 @@ class _Session:
                 shuffle=False,
                 verbose=0,
             )
+
+    def _distribute(self, data: tf.data.Dataset):
+        return distribution.distribute_training(
+            self._model.distribute_strategy, self._worker, data
+        )
 
     def restore_best(self) -> None:
         """Restores the best checkpoint, after the chief has written it."""

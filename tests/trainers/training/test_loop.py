@@ -31,7 +31,8 @@ def _model():
             keras.layers.Dense(1, name="out"),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.01), loss="mse")
+    # The metric has no variables before its first use.
+    model.compile(keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -329,6 +330,46 @@ def test_a_run_killed_inside_of_an_epoch_resumes_bit_for_bit(
     assert rows == whole[1]
     for got, expected in zip(_state(model), whole[0], strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_a_run_with_an_evaluator_resumes_inside_of_an_epoch(
+    tmp_path, monkeypatch
+):
+    def run(directory):
+        model = _model()
+        rows = loop.fit(
+            model,
+            _data,
+            None,
+            config=config.FitConfig(
+                steps=_STEPS, steps_per_epoch=_EPOCH, checkpoint_steps=1
+            ),
+            directory=directory,
+            progress=progress.Progress(),
+            evaluator=lambda: {
+                "loss": float(np.linalg.norm(model.get_weights()[0]))
+            },
+        )
+        return _state(model), rows
+
+    expected_state, expected = run(tmp_path / "whole")
+    assert [*expected[0]] == ["step", "loss", "mae", "val_loss"]
+    with pytest.raises(_KilledError), monkeypatch.context() as patch:
+        original = callbacks_lib.SaveCheckpoints.on_train_batch_end
+
+        def fatal(self, batch, logs=None):
+            original(self, batch, logs)
+            if _saved_steps(tmp_path / "killed")[-1:] == [5]:
+                raise _KilledError
+
+        patch.setattr(
+            callbacks_lib.SaveCheckpoints, "on_train_batch_end", fatal
+        )
+        run(tmp_path / "killed")
+    state, rows = run(tmp_path / "killed")
+    assert rows == expected
+    for got, want in zip(state, expected_state, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_no_checkpoint_cuts_an_update_in_two(tmp_path, monkeypatch):
