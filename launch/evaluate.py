@@ -116,14 +116,18 @@ def main() -> int:
     if FLAGS.run_dir is None:
         command.require(FLAGS, *_FILES)
         _refuse(_OF_RUNS, "belongs to --run_dir")
-        print(measured.of_files(*(_path(FLAGS[name].value) for name in _FILES)))
+        print(
+            measured.compare_files(
+                *(_path(FLAGS[name].value) for name in _FILES)
+            )
+        )
         return 0
     _refuse(_FILES, "does not go with --run_dir")
     trained = waymo_runs.TrainedDetector(
         _path(FLAGS.run_dir), FLAGS.data_dir, FLAGS.split, FLAGS.min_points or 0
     )
     scenes, drawn = trained.evaluate(FLAGS.draw or 0)
-    print(measured.of_scenes(scenes, (FLAGS.run_dir, FLAGS.run_dir)))
+    print(measured.compare_scenes(scenes, (FLAGS.run_dir, FLAGS.run_dir)))
     folder = _path(FLAGS.plots) or trained.directory / "pictures"
     for index, picture in enumerate(drawn):
         path = folder / f"frame_{index}.png"

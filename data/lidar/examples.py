@@ -1,4 +1,4 @@
-"""The training example of lidar detection, whatever it was read from.
+"""The training example of lidar detection, common to all data sets.
 
 | field | shape | dtype | meaning |
 | --- | --- | --- | --- |
@@ -33,7 +33,7 @@ POINT_FEATURES = ("x", "y", "z", "intensity", "elongation")
 
 
 class LidarDataError(prepared.DataError):
-    """Something cannot be read; the message is one line."""
+    """A lidar data set cannot be read; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def features() -> tfds.features.FeaturesDict:
 
 @contextlib.contextmanager
 def located(place: str) -> Iterator[None]:
-    """Puts a place before the message of a `LidarDataError`.
+    """Prefixes the message of a `LidarDataError` with a place.
 
     Args:
         place: What is being read, such as a file and a record.
@@ -109,7 +109,7 @@ def located(place: str) -> Iterator[None]:
 
 
 def check(example: Example) -> Example:
-    """Refuses an example that nobody can train with.
+    """Checks that an example can be trained on.
 
     Args:
         example: All fields.

@@ -54,7 +54,7 @@ class LidarSet:
     def training_frames(
         self, split: str, reading: streams.Reading
     ) -> tf.data.Dataset:
-        """Makes the endless stream of training frames.
+        """Returns the endless stream of training frames.
 
         Args:
             split: What to read, such as `train`.
@@ -79,7 +79,7 @@ class LidarSet:
         )
 
     def frames(self, split: str) -> tf.data.Dataset:
-        """Makes one pass over the examples of a split, in their order."""
+        """Returns one pass over the examples of a split, in their order."""
         return self._set.records(split).map(
             self._set.parse,
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -88,7 +88,7 @@ class LidarSet:
 
 
 def vehicles(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Takes out of an example what a detector of vehicles learns from.
+    """Returns the points and the vehicles of an example.
 
     Args:
         example: See `lidar_examples`.

@@ -23,7 +23,9 @@ def test_reports_what_the_official_op_does(box_type, tmp_path, capsys):
     arguments = [*_BOTH, f"--json={path}", f"--box_type={box_type}"]
     assert command.guarded(evaluate.main, arguments) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("8 frames, 355 predictions, 182 true boxes")
+    assert printed[0].startswith(
+        "8 frames, 355 predictions, 182 ground-truth boxes"
+    )
     assert printed[-1] == f"Written: {path}"
     *_, arrays = waymo.load("all_types")
     kind = f"TYPE_{box_type.upper()}"

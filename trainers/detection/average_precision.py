@@ -52,7 +52,7 @@ def average_precision(
         highest = max(highest, best[r])
         recalls.append(r)
         precisions.append(highest)
-    # Precision 1 at recall 0 was put there, not measured.
+    # Precision 1 at recall 0 is a convention, not a measurement.
     if len(precisions) > 1:
         precisions[-1] = precisions[-2]
     return float(integrate.trapezoid(precisions[::-1], recalls[::-1]))

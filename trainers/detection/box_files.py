@@ -3,7 +3,7 @@
 A .bin file holds one message `waymo.open_dataset.Objects` (metrics.proto), as
 the official command-line tool reads it. An .npz file holds the arguments of
 the official op by their names, `prediction_frame_id`, `ground_truth_bbox` and
-so on; predictions and true boxes may be in one file.
+so on; predictions and ground truth may be in one file.
 """
 
 import operator
@@ -37,7 +37,7 @@ _OP_DTYPES = {
 
 
 class Frame(NamedTuple):
-    """What identifies a frame in an `Objects` message.
+    """The identity of a frame in an `Objects` message.
 
     A frame of an .npz file has its id as timestamp, and nothing else.
     """
@@ -48,13 +48,13 @@ class Frame(NamedTuple):
 
 
 class Scenes(NamedTuple):
-    """What a file of predictions and a file of true boxes hold.
+    """The content of a file of predictions and one of ground truth.
 
     Attributes:
         predictions: All predictions; `frame_id` indexes `frames`.
-        ground_truths: The true boxes that count; `frame_id` as well.
+        ground_truths: The ground-truth boxes that count; `frame_id` as well.
         frames: The frames of both.
-        num_left_out: How many true boxes hold no lidar point.
+        num_left_out: How many ground-truth boxes hold no lidar point.
     """
 
     predictions: boxes.Predictions
@@ -64,7 +64,7 @@ class Scenes(NamedTuple):
 
 
 def read(predictions: pathlib.Path, ground_truths: pathlib.Path) -> Scenes:
-    """Reads what is to be compared, as the official command-line tool does.
+    """Reads predictions and ground truth as the official tool does.
 
     True boxes of a .bin file that hold no lidar point are left out, and those
     without a difficulty get one by the number of their points. In an .npz
@@ -173,7 +173,7 @@ def _read_arguments(path: pathlib.Path, kind: type) -> _Contents:
         # A damaged archive fails in many ways.
         except Exception as error:
             raise ValueError(
-                f"is no whole .npz file ({error}); write or copy it again."
+                f"is a damaged .npz file ({error}); write or copy it again."
             ) from None
     missing = [name for name in names if name not in found]
     if missing:
@@ -208,7 +208,7 @@ def _read_objects(path: pathlib.Path, kind: type) -> _Contents:
         )
         return _Contents(boxes.checked(predictions), list(frames))
     if not objects:
-        raise ValueError("holds no objects; expected the true boxes.")
+        raise ValueError("holds no objects; expected ground-truth boxes.")
     num_points = np.array(
         [item.object.num_lidar_points_in_box for item in objects]
     )
@@ -241,7 +241,7 @@ def _parse(path: pathlib.Path) -> Sequence[Any]:
         objects = messages.Objects.FromString(path.read_bytes()).objects
     except protobuf_message.DecodeError as error:
         raise ValueError(
-            f"is no whole `Objects` message ({error}); write or copy it again."
+            f"is a damaged `Objects` message ({error}); write or copy it again."
         ) from None
     for record, item in enumerate(objects):
         if not item.object.HasField("box"):
@@ -253,10 +253,10 @@ def _parse(path: pathlib.Path) -> Sequence[Any]:
 
 
 def _messages() -> ModuleType:
-    """Imports the official messages, which not every machine has."""
+    """Imports the official messages, if they are installed."""
     try:
         from waymo_open_dataset.protos import metrics_pb2
-    # What it fails with depends on the releases of other packages.
+    # The error depends on the releases of other packages.
     except Exception as error:
         raise errors.UserError(
             f"the official messages cannot be imported ({error}); `make setup` "

@@ -54,7 +54,7 @@ class GroundTruths(NamedTuple):
 
 Boxes = TypeVar("Boxes", Predictions, GroundTruths)
 PREFIXES = {Predictions: "prediction_", GroundTruths: "ground_truth_"}
-# The kinds of dtypes that may come, what they are, what becomes of them.
+# Accepted kinds of dtypes, their name in messages, the resulting dtype.
 _DTYPES = {
     "frame_id": ("iu", "integers", np.int64),
     "bbox": ("fiu", "numbers", np.float64),
@@ -72,7 +72,7 @@ def select(boxes: Boxes, index: np.ndarray | slice) -> Boxes:
 
 
 def checked(boxes: Boxes) -> Boxes:
-    """Brings boxes to one set of dtypes, and refuses what cannot be measured.
+    """Validates boxes and converts them to one set of dtypes.
 
     Args:
         boxes: Arrays, or what NumPy makes arrays of.
@@ -134,7 +134,7 @@ def _check_values(prefix: str, field: str, values: np.ndarray) -> None:
 
 
 def check_box_type(box_type: str) -> None:
-    """Raises a `ValueError` for what is not one of `BOX_TYPES`."""
+    """Raises a `ValueError` if a type is not one of `BOX_TYPES`."""
     if box_type not in BOX_TYPES:
         raise ValueError(
             f"box_type: got {box_type!r}, expected one of "
@@ -142,8 +142,8 @@ def check_box_type(box_type: str) -> None:
         )
 
 
-def of_box_type(boxes: Boxes, box_type: str) -> Boxes:
-    """Brings boxes to seven values for "3d", five for "2d".
+def convert_box_type(boxes: Boxes, box_type: str) -> Boxes:
+    """Converts boxes to seven values for "3d", five for "2d".
 
     Raises:
         ValueError: Where 3D needs more values than there are.

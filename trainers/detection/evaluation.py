@@ -1,4 +1,4 @@
-"""From predictions to a table, and to JSON, plots and an `Objects` file."""
+"""Measures predictions; writes tables, JSON, plots and an `Objects` file."""
 
 import dataclasses
 import pathlib
@@ -30,7 +30,7 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How predictions are to be measured, and what is to be written.
+    """How to measure predictions, and which files to write.
 
     Attributes:
         box_type: One of `boxes.BOX_TYPES`.
@@ -40,7 +40,7 @@ class Evaluation:
         official_python: An interpreter that runs the official op as well.
         json_path: The file for the numbers by breakdown.
         plots_folder: The folder for precision over recall, a PNG for each
-            type of objects that is there.
+            type of objects present.
         objects_path: The file for the predictions as official `Objects`.
 
     Raises:
@@ -57,17 +57,17 @@ class Evaluation:
     objects_path: pathlib.Path | None = None
 
     def __post_init__(self):
-        """Refuses what cannot be compared."""
+        """Validates the fields."""
         if self.official_python and self.vehicle_iou != OFFICIAL_VEHICLE_IOU:
             raise errors.UserError(
                 f"--vehicle_iou: got {self.vehicle_iou}, but the official op "
                 f"has {OFFICIAL_VEHICLE_IOU}; leave out one of them."
             )
 
-    def of_files(
+    def compare_files(
         self, predictions: pathlib.Path, ground_truths: pathlib.Path
     ) -> str:
-        """Compares a file of predictions with a file of true boxes.
+        """Compares a file of predictions with a file of ground truth.
 
         Args:
             predictions: A .bin or .npz file, see `objects`.
@@ -86,15 +86,15 @@ class Evaluation:
                     f"{output}: is read, so it cannot be written; give "
                     "another file."
                 )
-        return self.of_scenes(
+        return self.compare_scenes(
             box_files.read(predictions, ground_truths),
             (str(predictions), str(ground_truths)),
         )
 
-    def of_scenes(
+    def compare_scenes(
         self, scenes: box_files.Scenes, sources: tuple[str, str] = ("", "")
     ) -> str:
-        """Compares predictions with true boxes, and writes what is asked for.
+        """Compares predictions with ground truth; writes the requested files.
 
         Args:
             scenes: Both.
@@ -131,7 +131,7 @@ class Evaluation:
 
     def _of_box_type(self, source: str, values: boxes.Boxes) -> boxes.Boxes:
         try:
-            return boxes.of_box_type(values, self.box_type)
+            return boxes.convert_box_type(values, self.box_type)
         except ValueError as error:
             raise errors.UserError(f"{source}: {error}") from None
 
@@ -139,7 +139,7 @@ class Evaluation:
         return (
             f"{len(scenes.frames):,} frames, "
             f"{len(scenes.predictions.score):,} predictions, "
-            f"{len(scenes.ground_truths.type):,} true boxes "
+            f"{len(scenes.ground_truths.type):,} ground-truth boxes "
             f"({scenes.num_left_out:,} more hold no lidar point); "
             f"{self.box_type}, AP rule of {self.ap_rule}, vehicles match from "
             f"an IoU of {self.vehicle_iou:g} on"
@@ -167,7 +167,7 @@ class Evaluation:
 
 
 def _types_there(results: metric.Results) -> Iterator[str]:
-    """Lists the types of objects that are there or were predicted."""
+    """Lists the types of objects among predictions and ground truth."""
     totals = (
         results.true_positives
         + results.false_positives
@@ -180,7 +180,7 @@ def _types_there(results: metric.Results) -> Iterator[str]:
 
 
 def _operating_points(results: metric.Results) -> Iterator[str]:
-    """Says what the cutoff of the best F1 gives, for each type and level."""
+    """Describes the cutoff of the best F1 for each type and level."""
     for type_name in _types_there(results):
         for level in breakdowns.LEVELS:
             row = breakdowns.BREAKDOWNS.index(
@@ -223,7 +223,7 @@ def _write_plots(
 def _beside(
     ours: Mapping[str, Numbers], theirs: Mapping[str, Numbers]
 ) -> dict[str, dict[str, float]]:
-    """Adds the official numbers to ours."""
+    """Adds the official numbers next to ours."""
     return {
         name: {
             **numbers,

@@ -14,7 +14,7 @@ _CORNERS = np.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 
 
 def birds_eye_view(boxes: np.ndarray) -> np.ndarray:
-    """Leaves out z and height of boxes `[..., 7]`; `[..., 5]` stay."""
+    """Drops z and height of boxes `[..., 7]`; `[..., 5]` stay."""
     return boxes if boxes.shape[-1] == 5 else boxes[..., _BIRDS_EYE]
 
 
@@ -24,12 +24,12 @@ def sides(boxes: np.ndarray) -> np.ndarray:
 
 
 def distance(boxes: np.ndarray) -> np.ndarray:
-    """Measures how far from the origin the centres of boxes are."""
+    """Returns the distance of the boxes' centres from the origin."""
     return np.linalg.norm(boxes[..., : boxes.shape[-1] // 2], axis=-1)
 
 
 def overlap_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Measures the area that pairs of boxes share in bird's eye view.
+    """Computes the area that pairs of boxes share in bird's eye view.
 
     In the frame of the second box, the outline of the first is clamped to it,
     each coordinate on its own. On the way nothing outside of the second box
@@ -73,7 +73,7 @@ def overlap_area(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Measures intersection over union of pairs of boxes.
+    """Computes the intersection over union of pairs of boxes.
 
     The definition is that of the official metric: a side of at most 0.01 m or
     at least 1e6 m gives 0. (So does a union of at most 1e-6, which sides of
@@ -107,7 +107,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             bottoms = [
                 boxes[..., 2] - boxes[..., 5] / 2 for boxes in (first, second)
             ]
-            # Less than nothing, where one is above the other.
+            # Negative if one is above the other.
             shared *= np.minimum(*tops) - np.maximum(*bottoms)
         union = (
             np.prod(sides(first), axis=-1)
@@ -119,7 +119,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def heading_accuracy(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Rates how well headings agree: 1 - |wrapped difference| / pi.
+    """Computes how well headings agree: 1 - |wrapped difference| / pi.
 
     Args:
         first: Radians, `[...]`.

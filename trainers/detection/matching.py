@@ -53,7 +53,7 @@ class Matches(NamedTuple):
 def pairs_within_groups(
     first: np.ndarray, second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lists all pairs of elements that are of one group.
+    """Lists all pairs of elements of the same group.
 
     Args:
         first: The groups of some elements, integers `[n]`.
@@ -100,7 +100,7 @@ def match(overlaps: Overlaps) -> Matches:
 
 
 def _match_stars(overlaps: Overlaps) -> Matches:
-    """Matches where each prediction overlaps with one box only.
+    """Matches predictions that each overlap with one box only.
 
     Each box takes the best prediction that is kept: in order of falling
     weight, each gets the cutoffs that keep it and no better one.

@@ -65,7 +65,7 @@ class Results:
 
 
 class DetectionMetric:
-    """Gathers frames, and computes the metric of all of them.
+    """Accumulates frames and computes the metric of all of them.
 
     Only counts are kept, so memory does not grow with the number of frames.
 
@@ -124,15 +124,15 @@ class DetectionMetric:
         """Adds frames.
 
         Args:
-            predictions: Predicted boxes; what no cutoff keeps may be left out.
-            ground_truths: All true boxes of the same frames that hold lidar
-                points. A frame's boxes have to come in one update.
+            predictions: Predicted boxes; those below all cutoffs may be missing.
+            ground_truths: All ground-truth boxes of the same frames that hold
+                lidar points. A frame's boxes have to come in one update.
 
         Raises:
             ValueError: For what cannot be measured, see `boxes.checked`.
         """
         predictions, ground_truths = (
-            boxes.of_box_type(boxes.checked(values), self._box_type)
+            boxes.convert_box_type(boxes.checked(values), self._box_type)
             for values in (predictions, ground_truths)
         )
         parts = boxes.batches(predictions, ground_truths, PAIRS_AT_ONCE)
@@ -225,7 +225,7 @@ def _overlaps(
     ground_truths: boxes.GroundTruths,
     iou_thresholds: np.ndarray,
 ) -> matching.Overlaps:
-    """Finds what may be matched at some cutoff."""
+    """Finds the pairs that may match at some cutoff."""
     first, second = _close_pairs(predictions, ground_truths)
     iou = geometry.iou(
         predictions.bbox[first], ground_truths.bbox[second]

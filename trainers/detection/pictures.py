@@ -15,7 +15,7 @@ _HALF_SIDES = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1), (1, 1)]) / 2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-    """What is seen in a frame.
+    """A frame to draw.
 
     Attributes:
         title: Which frame it is.
@@ -39,8 +39,8 @@ class Picture:
 def birds_eye_view(picture: Picture) -> matplotlib_figure.Figure:
     """Draws a frame from above: x to the right, y up.
 
-    Points are grey, true boxes green and predicted ones red, the fainter the
-    lower their score. A line goes from a box's middle to its front.
+    Points are grey, ground-truth boxes green and predicted ones red, the
+    fainter the lower their score. A line goes from a box's middle to its front.
 
     Args:
         picture: What to draw.

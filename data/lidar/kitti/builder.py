@@ -49,7 +49,7 @@ class KittiLidar(tfds.core.GeneratorBasedBuilder):
 def prepare(
     directory: str | os.PathLike, data_dir: str | os.PathLike
 ) -> pathlib.Path:
-    """Prepares the frames of a folder, unless that was done before.
+    """Prepares the frames of a folder, unless they are prepared.
 
     Args:
         directory: The folder `training`, with velodyne, label_2 and calib.

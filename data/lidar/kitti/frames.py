@@ -21,8 +21,8 @@ import numpy as np
 
 from data.lidar import examples, labels
 
-# The rest (Van, Truck, Person_sitting, Tram, Misc) is like none of Waymo's
-# types or neither right nor wrong to KITTI's own evaluation: UNKNOWN.
+# The rest (Van, Truck, Person_sitting, Tram, Misc) is UNKNOWN: it matches none
+# of Waymo's types, or KITTI's own evaluation ignores it.
 TYPES = {
     "Car": labels.VEHICLE,
     "Pedestrian": labels.PEDESTRIAN,
@@ -181,7 +181,7 @@ def _camera_from_lidar(calibration: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _in_image(scan, calibration, image_size) -> np.ndarray:
-    """Tells which points the camera sees, `[N]`."""
+    """Returns which points the camera sees, `[N]`."""
     projection = calibration["P2"] @ _camera_from_lidar(calibration)
     u, v, depth = (scan[:, :3] @ projection[:3, :3].T + projection[:3, 3]).T
     width, height = image_size

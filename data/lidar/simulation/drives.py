@@ -31,14 +31,14 @@ def write(
     seed: int = 0,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Writes segments; those that are there already are kept.
+    """Writes segments; existing ones are kept.
 
     Args:
         directory: Takes `segment-*.tfrecord`.
         settings: What the drives are like.
         num_segments: How many.
         seed: Decides what is drawn: each segment by the seed and its number.
-        report: Is told each segment that was written.
+        report: Called with a line for each segment written.
 
     Raises:
         LidarDataError: If the directory holds segments of other settings, or
@@ -105,7 +105,7 @@ def draw_scene(settings: Settings, seed: list[int]) -> scenes.Scene:
 
 
 def full_size_frame(seed: int = 0):
-    """Simulates one frame of the size of Waymo's, to measure with.
+    """Simulates one frame of Waymo's size, for benchmarks.
 
     Args:
         seed: Decides what is drawn.

@@ -84,7 +84,7 @@ def _add_returns(dataset_pb2, laser, images) -> None:
         part.range_image_compressed = _compress(
             dataset_pb2.MatrixFloat, images[number]
         )
-        # Nothing here reads it, but the official utilities want one.
+        # Unused here, but the official utilities need one.
         part.camera_projection_compressed = _compress(
             dataset_pb2.MatrixInt32,
             np.zeros((*images[number].shape[:2], 6), np.int32),

@@ -1,4 +1,4 @@
-"""Where rays meet the ground and solids made of upright boxes."""
+"""Intersections of rays with the ground and with upright boxes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ NOTHING, GROUND = -2, -1
 
 @dataclasses.dataclass(frozen=True)
 class Hits:
-    """What rays meet.
+    """The first intersection of each ray.
 
     Attributes:
         distances: Metres to the nearest surface, `[R]`; infinite for none.
@@ -85,7 +85,7 @@ def _sphere(boxes) -> tuple[np.ndarray, float]:
 
 
 def _may_meet(origins, directions, center, radius) -> np.ndarray:
-    """Tells which rays pass through a sphere."""
+    """Returns which rays pass through a sphere."""
     to_center = center - origins
     along = np.einsum("ri,ri->r", to_center, directions)
     squared = np.einsum("ri,ri->r", to_center, to_center)
@@ -100,7 +100,7 @@ def _to_box(origins, directions, box) -> np.ndarray:
     start = (origins - (x, y, z)) @ rotation.T
     step = directions @ rotation.T
     half = np.array([length, width, height]) / 2
-    # A ray along a face divides by zero: to infinity, which compares rightly.
+    # A ray along a face divides by zero; infinity compares correctly.
     with np.errstate(divide="ignore", invalid="ignore"):
         low, high = (-half - start) / step, (half - start) / step
     enter = np.minimum(low, high).max(axis=1)

@@ -1,4 +1,4 @@
-"""What there is to see on a drive: a road, vehicles and walls.
+"""The scene of a drive: a road, vehicles and walls.
 
 The world of a scene is its road: x along it, y to the left, the ground at
 z = 0. Vehicles drive in four lanes, or stand at the kerb and on lots behind
@@ -16,7 +16,7 @@ _CLEARANCE = 0.15
 _HULL_SHARE = 0.55
 
 _LANE_WIDTH = 3.6
-# Lane number and which way it goes; lane 0 is ours.
+# Lane number and direction; lane 0 is ours.
 _LANES = ((-1, 1.0), (0, 1.0), (1, -1.0), (2, -1.0))
 _KERBS = (-8.5, 12.0)
 _WALLS = (-15.0, 18.5)
@@ -73,7 +73,7 @@ class Scene:
         ]
 
     def in_zone(self, points: np.ndarray) -> np.ndarray:
-        """Tells which points on the road, `[..., 2+]`, lie in the zone."""
+        """Returns which points on the road, `[..., 2+]`, lie in the zone."""
         low_x, high_x, low_y, high_y = self.zone
         x, y = points[..., 0], points[..., 1]
         return (low_x <= x) & (x <= high_x) & (low_y <= y) & (y <= high_y)

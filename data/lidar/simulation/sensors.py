@@ -51,7 +51,7 @@ def mount(
 ) -> tuple[Lidar, ...]:
     """Mounts five lidars where Waymo's are.
 
-    The one on top has beams of its own; the others, at the four sides, have
+    The one on top has more beams; the others, at the four sides, have
     beams at even distances, straight down to 30 degrees up, and see 20 m.
 
     Args:

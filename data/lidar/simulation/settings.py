@@ -1,4 +1,4 @@
-"""What simulated drives are like."""
+"""The settings of simulated drives."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ FRAMES_PER_SECOND = 10
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What drives are like.
+    """The settings of simulated drives.
 
     Attributes:
         num_frames: Frames of a segment, ten a second.
@@ -31,7 +31,7 @@ class Settings:
     windows: float = 0.5
 
     def __post_init__(self):
-        """Checks the values."""
+        """Validates the fields."""
         if self.sensors not in sensors.SENSORS:
             raise ValueError(
                 f"sensors: got {self.sensors!r}, expected one of "

@@ -51,7 +51,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
                 cannot be read.
             num_processes: How many to use on this machine; None for one on
                 each core.
-            report: Is told about progress and bad segments.
+            report: Called with lines about progress and bad segments.
             **kwargs: See `tfds.core.DatasetBuilder`; `data_dir` above all.
 
         Raises:
@@ -60,7 +60,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
         self._segments = {
             split: list(found) for split, found in (segments or {}).items()
         }
-        segments_lib.refuse_doubles(
+        segments_lib.check_unique_names(
             [s for found in self._segments.values() for s in found]
         )
         self._skip_bad_segments = skip_bad_segments
@@ -78,7 +78,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
         )
 
     def download_and_prepare(self, **kwargs) -> None:
-        """Prepares the data set, or what is missing of it.
+        """Prepares the data set, or its missing part.
 
         It runs on Apache Beam where that is installed, and on processes of
         this machine else. `download_config` may name a `beam_runner` and its
@@ -120,7 +120,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
 
     @property
     def _unfinished(self) -> pathlib.Path:
-        """Where the shards are until the data set is whole."""
+        """The folder of the shards until the data set is whole."""
         return pathlib.Path(self.data_dir).parent / f"unfinished-{self.version}"
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
@@ -177,7 +177,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
         )
 
     def _move(self, split, tasks, outcomes) -> tfds.core.SplitInfo:
-        """Gives the shards of a split a second name in the data set."""
+        """Links the shards of a split into the data set."""
         if not tasks:
             raise examples.LidarDataError(
                 f"{split}: got no segment that can be read, expected some."
@@ -208,7 +208,7 @@ def _link(source: pathlib.Path, target: os.PathLike) -> None:
 
 @contextlib.contextmanager
 def _alone_in(directory: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes out of a folder, until this one ends."""
+    """Locks a folder against other processes, until this one ends."""
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "w") as lock:
         try:

@@ -1,4 +1,4 @@
-"""The official message classes, where they are installed."""
+"""The official message classes, if they are installed."""
 
 import types
 
@@ -18,7 +18,7 @@ def load() -> types.ModuleType:
     """
     try:
         from waymo_open_dataset import dataset_pb2
-    # Beside an unfit protobuf it fails with more than an ImportError.
+    # With an incompatible protobuf it raises other errors than ImportError.
     except Exception as error:
         raise examples.LidarDataError(
             "Waymo frames need the official package, but importing it failed "

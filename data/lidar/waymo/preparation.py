@@ -1,4 +1,4 @@
-"""Turns segments into shards of training examples, each on its own.
+"""Turns each segment into a shard of training examples.
 
 A shard is written beside a note that says what it was made of and how many
 examples it holds, or why there is none. Both appear whole or not at all, the
@@ -29,7 +29,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A segment and where its shard goes.
+    """A segment and the path of its shard.
 
     Attributes:
         segment: The segment.
@@ -49,7 +49,7 @@ class Task:
         return self.directory / f"{self.segment.name}.json"
 
     def outcome(self) -> Mapping | None:
-        """Reads what became of the segment as it is now.
+        """Reads the outcome of preparing the segment in its current version.
 
         Returns:
             `num_examples` and `num_boxes`, or `error`; None if it was not
@@ -62,7 +62,7 @@ class Task:
         return outcome if outcome["made_of"] == self.files() else None
 
     def conclude(self, made_of: list, **outcome) -> None:
-        """Writes what became of the segment as it was."""
+        """Writes the outcome of preparing a version of the segment."""
         with files.replacing(self._note, shared=True) as temporary:
             temporary.write_text(json.dumps({"made_of": made_of, **outcome}))
 
@@ -71,7 +71,7 @@ class Task:
         self._note.unlink(missing_ok=True)
 
     def files(self) -> list:
-        """Describes the segment's files, so that a change is seen."""
+        """Describes the segment's files, to detect changes."""
         return [
             [str(path), path.stat().st_size, path.stat().st_mtime_ns]
             for path in self.segment.paths
@@ -153,7 +153,7 @@ def on_processes(num_processes: int) -> Executor:
 
 
 def _end_with_parent() -> None:
-    """Lets a worker end when the process that started it is gone."""
+    """Ends a worker when the process that started it has ended."""
 
     def wait() -> None:
         multiprocessing.parent_process().join()
@@ -163,7 +163,7 @@ def _end_with_parent() -> None:
 
 
 def beam_is_installed() -> bool:
-    """Tells whether `on_beam` can be used."""
+    """Returns whether `on_beam` can be used."""
     return importlib.util.find_spec("apache_beam") is not None
 
 
@@ -222,7 +222,7 @@ def prepare(
     Args:
         tasks: What to prepare.
         execute: Where.
-        report: Is told how far it is, every few seconds.
+        report: Called with a progress line every few seconds.
 
     Returns:
         The outcome of each task.

@@ -22,7 +22,7 @@ _POSE_CHANNELS = ("roll", "pitch", "yaw", "x", "y", "z")
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How a lidar is mounted and where its beams point.
+    """The mounting of a lidar and the directions of its beams.
 
     Attributes:
         extrinsic: Takes points from the lidar to the vehicle, `[4, 4]`.
@@ -38,7 +38,7 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True)
 class Rays:
-    """Where the pixels of a range image look, in the vehicle frame.
+    """The rays of the pixels of a range image, in the vehicle frame.
 
     Attributes:
         origins: Where the rays start, `[3]` for all or `[H, W, 3]`, float32.
@@ -64,7 +64,7 @@ class Points:
 
 
 def image_of(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Gives a flat list of values its shape.
+    """Shapes a flat list of values.
 
     Args:
         values: All values, float32.
@@ -85,7 +85,7 @@ def image_of(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def inflate(compressed: bytes) -> bytes:
-    """Decompresses what was compressed by zlib.
+    """Decompresses zlib data.
 
     Args:
         compressed: The compressed bytes.

@@ -13,7 +13,7 @@ from data.lidar.waymo import messages, range_images, scans
 
 # Around a record: its length, and a checksum of that and of the record.
 _FRAMING_BYTES = 8 + 4 + 4
-# How TensorFlow's messages name the operation, or what it was called with.
+# The name and arguments of the operation in TensorFlow's messages.
 _NODE = re.compile(r"\{\{.*?\}\} ?| \[Op:.*|\n.*", re.DOTALL)
 
 
@@ -58,7 +58,7 @@ def _records(path: str | os.PathLike) -> Iterator[bytes]:
         yield record
         index += 1
         num_bytes += len(record) + _FRAMING_BYTES
-    # Fewer bytes than a record starts with are no error to TensorFlow.
+    # TensorFlow ignores a rest shorter than the head of a record.
     num_expected = tf.io.gfile.stat(os.fspath(path)).length
     if num_bytes != num_expected:
         raise examples.LidarDataError(
@@ -88,7 +88,7 @@ def _parsed(message_class, data: bytes):
         return message_class.FromString(data)
     except message.DecodeError as error:
         raise examples.LidarDataError(
-            f"got {len(data)} bytes that are no {message_class.__name__} "
+            f"got {len(data)} bytes that are not a {message_class.__name__} "
             f"message ({error})."
         ) from error
 

@@ -1,4 +1,4 @@
-"""From what the lidars of a frame measured to a training example."""
+"""Turns the scans of a frame into a training example."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

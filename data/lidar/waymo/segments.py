@@ -1,4 +1,4 @@
-"""Finds the segments of the data set, whichever version they are of."""
+"""Finds the segments of the data set, of both versions."""
 
 import dataclasses
 import glob
@@ -21,7 +21,7 @@ class RecordSegment:
 
     @property
     def name(self) -> str:
-        """Its name, unlike that of any other."""
+        """Its unique name."""
         return self.path.name.partition(".tfrecord")[0]
 
     @property
@@ -96,7 +96,7 @@ def find(place: str) -> list[Segment]:
             f"{place}: got no segments there, expected a folder of "
             "*.tfrecord files, of v2 tables, or a pattern of TFRecords."
         )
-    refuse_doubles(found)
+    check_unique_names(found)
     if isinstance(found[0], TableSegment):
         tables.load_parquet()
     else:
@@ -104,7 +104,7 @@ def find(place: str) -> list[Segment]:
     return sorted(found, key=lambda segment: segment.name)
 
 
-def refuse_doubles(segments: list[Segment]) -> None:
+def check_unique_names(segments: list[Segment]) -> None:
     """Raises a `LidarDataError` if two segments have one name."""
     places = {}
     for segment in segments:

@@ -176,7 +176,7 @@ def _rows(path: pathlib.Path, columns: Sequence[str]) -> list[Row]:
 
 
 def _open(path: pathlib.Path, columns: Sequence[str]):
-    """Opens a table that has to have some columns."""
+    """Opens a table and checks its columns."""
     parquet = load_parquet()
     if not path.exists():
         raise examples.LidarDataError(
@@ -206,7 +206,7 @@ def _reading(path: pathlib.Path) -> Iterator[None]:
 
 
 class _ImageTable:
-    """A table with range images, of which few rows are in memory."""
+    """A table with range images, with few rows in memory."""
 
     def __init__(self, path: pathlib.Path, columns: Sequence[str]):
         """Reads the keys of all rows."""

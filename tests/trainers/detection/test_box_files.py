@@ -193,9 +193,9 @@ def _damage(kind, path):
 @pytest.mark.parametrize(
     ("kind", "parts"),
     [
-        ("cut", ["is no whole .npz file", "copy it again"]),
-        ("text", ["is no whole .npz file"]),
-        ("flipped", ["is no whole .npz file"]),
+        ("cut", ["is a damaged .npz file", "copy it again"]),
+        ("text", ["is a damaged .npz file"]),
+        ("flipped", ["is a damaged .npz file"]),
         ("incomplete", ["got no prediction_type, prediction_score"]),
         ("nan", ["prediction_bbox[17]: got [", "nan]", "finite"]),
         ("shape", ["prediction_bbox: got shape (355, 6)", "(355, 7)"]),
@@ -217,7 +217,7 @@ def test_damaged_arguments_are_named(kind, parts, tmp_path):
 @pytest.mark.parametrize(
     ("records", "parts"),
     [
-        (None, ["is no whole `Objects` message", "copy it again"]),
+        (None, ["is a damaged `Objects` message", "copy it again"]),
         ([], ["holds no objects"]),
         ([{}, {}, {"box": {}}], ["objects[2]: got no box"]),
         (

@@ -67,13 +67,15 @@ def test_checked_boxes_have_one_set_of_dtypes():
 
 def test_box_types():
     solid, flat = waymo.ground_truths(_BBOX), waymo.ground_truths(_BBOX[:, :5])
-    assert boxes.of_box_type(solid, "3d") is solid
+    assert boxes.convert_box_type(solid, "3d") is solid
     np.testing.assert_array_equal(
-        boxes.of_box_type(solid, "2d").bbox[0], [0.0, 1.0, 3.0, 4.0, 6.0]
+        boxes.convert_box_type(solid, "2d").bbox[0], [0.0, 1.0, 3.0, 4.0, 6.0]
     )
-    np.testing.assert_array_equal(boxes.of_box_type(flat, "2d").bbox, flat.bbox)
+    np.testing.assert_array_equal(
+        boxes.convert_box_type(flat, "2d").bbox, flat.bbox
+    )
     with pytest.raises(ValueError, match="5 values a box, expected 7"):
-        boxes.of_box_type(flat, "3d")
+        boxes.convert_box_type(flat, "3d")
     with pytest.raises(ValueError, match="'4d', expected one of 3d, 2d"):
         boxes.check_box_type("4d")
 

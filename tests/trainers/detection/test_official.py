@@ -54,7 +54,7 @@ def test_runs_the_op_on_its_arguments(box_type, tmp_path):
         _STAND_IN.format(python=sys.executable, log=str(log)),
     )
     predictions, ground_truths = (
-        boxes.of_box_type(boxes.checked(values), box_type)
+        boxes.convert_box_type(boxes.checked(values), box_type)
         for values in waymo.load("vehicle_nlz")[:2]
     )
     found = official.evaluate(python, predictions, ground_truths)

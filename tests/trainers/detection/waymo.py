@@ -18,7 +18,7 @@ SCENES = ("vehicle_basic", "vehicle_nlz", "no_ground_truth", "all_types")
 
 
 def load(name):
-    """Reads a scene: predictions, true boxes, and all of its arrays."""
+    """Reads a scene: predictions, ground truth, and all its arrays."""
     with np.load(ORACLE / f"{name}.npz") as archive:
         arrays = dict(archive)
     return *(
@@ -36,7 +36,7 @@ def predictions(bbox, score, type=1, frame_id=0, overlap_nlz=False):
 
 
 def ground_truths(bbox, type=1, frame_id=0, difficulty=1):
-    """Makes true boxes; a single value is that of all."""
+    """Makes ground-truth boxes; a single value is that of all."""
     return _boxes(
         boxes.GroundTruths, bbox,
         type=type, frame_id=frame_id, difficulty=difficulty,

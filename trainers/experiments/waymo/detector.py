@@ -54,7 +54,7 @@ class Detector:
             outputs = model(inputs, training=False)
             return {
                 **decoding.detect(outputs, preset),
-                "losses": losses.of_frames(targets, outputs),
+                "losses": losses.compute_per_frame(targets, outputs),
             }
 
         self._find = distribution.BatchFunction(

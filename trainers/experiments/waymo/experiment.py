@@ -223,7 +223,7 @@ class Waymo(fit_experiment.FitExperiment):
     def conclude(
         self, run: experiment.Run, model: keras.Model
     ) -> dict[str, float]:
-        """Keeps what the report draws: what was found in the first frame."""
+        """Saves the detections in the first frame, for the report."""
         if run.worker.is_chief:
             config, data = run.config, frames.open_set(run)
             (picture,) = detector.draw_frames(

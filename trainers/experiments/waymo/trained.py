@@ -55,7 +55,7 @@ class TrainedDetector:
         """
         run = self._read()
         examples = self._examples(run)
-        # The names of variables, by which a checkpoint is known, are counted.
+        # Checkpoints identify variables by name, and names count the layers.
         keras.backend.clear_session()
         model = _EXPERIMENT.make_model(run)
         saved = checkpoints.Checkpoints(

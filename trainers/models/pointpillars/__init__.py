@@ -11,15 +11,14 @@ al., NeurIPS 2020, section 4.4).
 | --- | --- |
 | all values | `presets.py` |
 | flips, rotation, scaling | `augmentation.py` |
-| pasting objects of other frames | `objects.py` |
+| pasting objects of other frames | `pasting.py` |
 | points into pillars and onto the grid | `pillars.py` |
-| overlap and coding of boxes | `boxes.py` |
-| which anchor stands for which box | `anchors.py` |
-| a frame to the network's inputs and targets | `frames.py` |
-| trunk, heads, and both ways to train them | `network.py` |
+| overlap and coding of boxes | `box_tensors.py` |
+| anchors and their boxes | `anchors.py` |
+| a frame to the network's inputs and targets | `encoding.py` |
+| trunk and heads | `network.py` |
 | the nine losses | `losses.py` |
 | outputs to boxes | `decoding.py` |
-| what is found in frames, beside what is there | `detector.py` |
 
 A *frame* is a dict of `points` `[N, F]` float32 (x, y, z, intensity, ...),
 `boxes` `[M, 7]` float32 (centre x, y, z, length, width, height in metres,

@@ -1,4 +1,4 @@
-"""Anchors: two on each position of the map, and which box they stand for.
+"""Anchors: two at each position of the map, each assigned to a box.
 
 Lang et al., CVPR 2019, section 4.3; overlaps are those of rotated boxes seen
 from above.
@@ -48,7 +48,7 @@ def anchors_at(indices, preset: Preset) -> tf.Tensor:
 
 
 def assign(boxes, preset: Preset) -> dict[str, tf.Tensor]:
-    """Makes the targets of all losses.
+    """Computes the targets of all losses.
 
     An anchor is positive for the box that it overlaps most, from
     `positive_iou` on; the best anchor of each box is positive for that box in
@@ -100,12 +100,12 @@ def assign(boxes, preset: Preset) -> dict[str, tf.Tensor]:
 
 
 def _last_box(box, anchor, count: int) -> tf.Tensor:
-    """The largest box number at each anchor, -1 where there is none."""
+    """Returns the largest box number at each anchor, -1 if there is none."""
     return tf.maximum(tf.math.unsorted_segment_max(box, anchor, count), -1)
 
 
 def _near_pairs(boxes, preset: Preset) -> tuple[tf.Tensor, tf.Tensor]:
-    """Numbers of boxes and anchors that lie near each other, pair by pair.
+    """Lists the pairs of boxes and anchors that lie near each other.
 
     Left out are anchors whose centre is farther from the box's, along x or y,
     than half a diagonal of the larger of the two. A line between them through
@@ -135,7 +135,7 @@ def _near_pairs(boxes, preset: Preset) -> tuple[tf.Tensor, tf.Tensor]:
 def _window(
     centre, reach, stride: float, limit: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """First position within reach of a centre, and how many there are."""
+    """Returns the first position within reach of a centre, and their number."""
     first = tf.math.ceil((centre - reach) / stride - 0.5)
     last = tf.math.floor((centre + reach) / stride - 0.5)
     first = tf.clip_by_value(tf.cast(first, tf.int32), 0, limit)

@@ -15,7 +15,7 @@ from trainers.models.pointpillars import box_tensors, pasting
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How much a training frame is changed.
+    """The strength of the random changes.
 
     Attributes:
         flip_axes: Of `x` and `y`, those along which a frame is mirrored, each
@@ -34,7 +34,7 @@ class Augmentation:
     num_pasted: int = 15
 
     def __post_init__(self):
-        """Refuses values that mean nothing."""
+        """Validates the fields."""
         if not {*self.flip_axes} <= {"x", "y"}:
             raise ValueError(
                 f"flip_axes: got {self.flip_axes}, expected some of x and y."
@@ -93,7 +93,7 @@ def augment(
 
 
 def flip(points, boxes, axis: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Turns the sign of a coordinate.
+    """Flips the sign of a coordinate.
 
     Args:
         points: `[N, F]`.
@@ -122,7 +122,7 @@ def flip(points, boxes, axis: str) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def rotate(points, boxes, angle) -> tuple[tf.Tensor, tf.Tensor]:
-    """Turns counterclockwise about the z axis.
+    """Rotates counterclockwise about the z axis.
 
     Args:
         points: `[N, F]`.

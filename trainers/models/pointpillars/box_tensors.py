@@ -12,22 +12,22 @@ import tensorflow as tf
 # Offsets to the centre, sizes and heading of a box, coded on an anchor.
 RESIDUALS = ("x", "y", "z", "length", "width", "height", "rotation")
 
-# An untrained network may say anything; exp(4) is 55 times the anchor.
+# Bounds the output of an untrained network: exp(4) is 55 times the anchor.
 _LARGEST_LOG_SIZE = 4.0
 
 
 def wrap_angle(angle) -> tf.Tensor:
-    """Brings angles in radians to [-pi, pi)."""
+    """Wraps angles in radians to [-pi, pi)."""
     return tf.math.floormod(angle + math.pi, 2 * math.pi) - math.pi
 
 
 def bev_intersection(boxes, others) -> tf.Tensor:
-    """Computes how far boxes overlap, seen from above.
+    """Computes the overlap of boxes seen from above.
 
     The overlap of a polygon with the rectangle |x| <= a, |y| <= b is, by
     Green's theorem, the integral of clip(x, -a, a) dy along the polygon where
     |y| <= b: on an edge, a length times a mean. So no corner of the overlap
-    has to be found, and boxes that share edges are no special case.
+    has to be found, and boxes that share edges need no special case.
 
     Args:
         boxes: `[..., 7]`.
@@ -48,7 +48,7 @@ def bev_intersection(boxes, others) -> tf.Tensor:
 
 
 def _corners_in_frame(boxes, frames) -> tuple[tf.Tensor, tf.Tensor]:
-    """Corners `[..., 4]`, counterclockwise, in the frames of other boxes."""
+    """Returns corners `[..., 4]`, counterclockwise, in other boxes' frames."""
     cosine, sine = tf.cos(frames[..., 6]), tf.sin(frames[..., 6])
     x, y = boxes[..., 0] - frames[..., 0], boxes[..., 1] - frames[..., 1]
     x, y = cosine * x + sine * y, cosine * y - sine * x
@@ -63,7 +63,7 @@ def _corners_in_frame(boxes, frames) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _mean_clipped(first, last, limit) -> tf.Tensor:
-    """Means of `clip(x, -limit, limit)` for x from `first` to `last`."""
+    """Averages `clip(x, -limit, limit)` over x from `first` to `last`."""
     low = tf.clip_by_value(first, -limit, limit)
     high = tf.clip_by_value(last, -limit, limit)
     # The integral is x^2 / 2 inside the limits and limit |x| beyond them.
@@ -95,7 +95,7 @@ def bev_iou(boxes, others) -> tf.Tensor:
 
 
 def points_in_boxes(points, boxes) -> tf.Tensor:
-    """Tells which points are in which boxes, faces included.
+    """Returns which points are in which boxes, faces included.
 
     Args:
         points: `[N, F]`, with x, y, z first.
@@ -116,7 +116,7 @@ def points_in_boxes(points, boxes) -> tf.Tensor:
 
 
 def encode(boxes, anchors) -> dict[str, tf.Tensor]:
-    """Codes boxes on anchors.
+    """Encodes boxes relative to anchors.
 
     Offsets in x and y are in diagonals of the anchor seen from above, the one
     in z in its height; sizes are logarithms of ratios (Lang et al., CVPR
@@ -149,7 +149,7 @@ def encode(boxes, anchors) -> dict[str, tf.Tensor]:
 
 
 def decode(codes: Mapping[str, tf.Tensor], anchors) -> tf.Tensor:
-    """Turns codes on anchors back into boxes.
+    """Decodes boxes from their codes on anchors.
 
     Args:
         codes: What `encode` returns. A rotation counts up to half turns: the

@@ -1,4 +1,4 @@
-"""From the nine outputs to detections."""
+"""Decodes the nine outputs to detections."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from trainers.models.pointpillars.presets import Preset
 def detect(
     outputs: Mapping[str, tf.Tensor], preset: Preset
 ) -> dict[str, tf.Tensor]:
-    """Turns the network's outputs into detections, best first.
+    """Decodes the network's outputs to detections, best first.
 
     Args:
         outputs: The nine outputs by name, `[batch, rows, columns, 2, ...]`.
@@ -61,7 +61,7 @@ def rotated_nms(
     score_threshold: float,
     max_detections: int,
 ) -> tf.Tensor:
-    """Keeps boxes, best first, that overlap no better kept one too far.
+    """Suppresses boxes that overlap a better one, best first.
 
     Args:
         boxes: `[batch, K, 7]`.

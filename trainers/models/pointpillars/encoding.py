@@ -1,4 +1,4 @@
-"""From a frame to what the network takes and the losses want."""
+"""Encodes frames as inputs of the network and targets of its losses."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from trainers.models.pointpillars.presets import Preset
 def encode_frame(
     frame: Mapping[str, tf.Tensor], preset: Preset, seed
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-    """Makes the inputs and targets of a training step.
+    """Encodes a frame as the inputs and targets of a training step.
 
     Boxes with fewer than `min_num_points` points, and those whose centre is
     outside of the grid seen from above, are left out.

@@ -74,25 +74,25 @@ def focal_cross_entropy(
 
 
 class _AnchorLoss(keras.losses.Loss):
-    """Sum over an example's anchors by its number of positive ones."""
+    """The sum over an example's anchors, divided by the positive ones."""
 
     def call(self, y_true, y_pred):
         """Computes the loss of each example, `[batch]`."""
         counts = ~tf.math.is_nan(y_true)
         targets = tf.where(counts, y_true, 0.0)
-        values = tf.where(counts, self.of_anchors(targets, y_pred), 0.0)
+        values = tf.where(counts, self.compute_per_anchor(targets, y_pred), 0.0)
         positive = tf.cast(self.are_positive(y_true), values.dtype)
         axes = list(range(1, len(y_true.shape)))
         return tf.reduce_sum(values, axes) / tf.maximum(
             tf.reduce_sum(positive, axes), 1.0
         )
 
-    def of_anchors(self, targets, predictions):
+    def compute_per_anchor(self, targets, predictions):
         """Computes the loss of each anchor, `[batch, rows, columns, 2]`."""
         raise NotImplementedError
 
     def are_positive(self, y_true):
-        """Tells positive anchors: those that have a target."""
+        """Returns which anchors are positive: those with a target."""
         return ~tf.math.is_nan(y_true)
 
 
@@ -109,7 +109,7 @@ class ResidualLoss(_AnchorLoss):
         `y_pred`: the same.
     """
 
-    def of_anchors(self, targets, predictions):
+    def compute_per_anchor(self, targets, predictions):
         """See base class."""
         return huber(predictions - targets)
 
@@ -127,7 +127,7 @@ class RotationLoss(_AnchorLoss):
         `y_pred`: the same.
     """
 
-    def of_anchors(self, targets, predictions):
+    def compute_per_anchor(self, targets, predictions):
         """See base class."""
         return huber(tf.sin(predictions - targets))
 
@@ -145,7 +145,7 @@ class ClassLoss(_AnchorLoss):
         `y_pred`: the same, logits.
     """
 
-    def of_anchors(self, targets, predictions):
+    def compute_per_anchor(self, targets, predictions):
         """See base class."""
         return focal_cross_entropy(targets, predictions)
 
@@ -167,14 +167,14 @@ class DirectionLoss(_AnchorLoss):
         `y_pred`: `[batch, rows, columns, 2, 2]`, logits of both.
     """
 
-    def of_anchors(self, targets, predictions):
+    def compute_per_anchor(self, targets, predictions):
         """See base class."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(
             tf.cast(targets, tf.int32), predictions
         )
 
 
-def of_frames(
+def compute_per_frame(
     targets: Mapping[str, tf.Tensor], outputs: Mapping[str, tf.Tensor]
 ) -> tf.Tensor:
     """Computes the losses of each frame.

@@ -26,13 +26,13 @@ from trainers.models.pointpillars.pillars import (
 from trainers.models.pointpillars.presets import Grid, Preset
 
 _EPSILON = 1e-3
-# A focal loss starts from the belief that one anchor in 100 is a vehicle.
+# The initial bias assumes that one anchor in 100 is a vehicle.
 _CLASS_PRIOR = 0.01
 
 
 @keras.saving.register_keras_serializable("pointpillars")
 class PillarFeatures(keras.layers.Layer):
-    """What a small network makes of the points of each pillar.
+    """Features of each pillar, computed from its points.
 
     A linear layer, batch norm over the points (padding does not count) and
     ReLU, then the maximum over the pillar's points.
@@ -58,7 +58,7 @@ class PillarFeatures(keras.layers.Layer):
         momentum: float = 0.99,
         **kwargs,
     ):
-        # Coordinates are too long for half precision.
+        # Half precision is too coarse for coordinates.
         super().__init__(autocast=False, **kwargs)
         self.grid = grid if isinstance(grid, Grid) else Grid(**grid)
         self.channels = channels
@@ -107,7 +107,7 @@ class PillarFeatures(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("pointpillars")
 class Scatter(keras.layers.Layer):
-    """Lays pillars onto the grid.
+    """Scatters pillars onto the grid.
 
     Args:
         shape: Rows and columns of the grid.
@@ -190,7 +190,7 @@ def make_trunk(preset: Preset) -> keras.Model:
 
 
 def _normalized(convolution, inputs, momentum: float):
-    """A convolution with batch norm and ReLU."""
+    """Applies a convolution with batch norm and ReLU."""
     hidden = keras.layers.BatchNormalization(
         momentum=momentum,
         epsilon=_EPSILON,

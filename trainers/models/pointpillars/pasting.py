@@ -30,7 +30,7 @@ def collect_objects(
     min_num_points: int,
     max_objects: int,
 ) -> ObjectStore:
-    """Cuts objects out of frames, until there are enough.
+    """Collects objects from frames, until there are enough.
 
     Args:
         frames: Frames of arrays or tensors, such as a `tf.data.Dataset`.

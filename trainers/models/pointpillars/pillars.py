@@ -1,4 +1,4 @@
-"""Points into pillars, and pillars onto the grid.
+"""Groups points into pillars, and scatters pillars onto the grid.
 
 A frame's pillars are a flat list of points that each name their pillar, and
 not a block of (pillars x points of the fullest one): 200,000 points in place
@@ -11,7 +11,7 @@ from trainers.models.pointpillars.presets import Grid, Preset
 
 
 def pillarize(points, preset: Preset, seed) -> dict[str, tf.Tensor]:
-    """Puts the points of a frame into pillars.
+    """Groups the points of a frame into pillars.
 
     Points outside of the grid are left out. Of a pillar with too many points,
     of too many pillars, and then of too many points in all, a random choice
@@ -59,7 +59,7 @@ def pillarize(points, preset: Preset, seed) -> dict[str, tf.Tensor]:
 
 
 def _points_on_grid(points, preset: Preset) -> tuple[tf.Tensor, tf.Tensor]:
-    """The points inside the ranges, and their cells."""
+    """Returns the points inside the ranges, and their cells."""
     grid = preset.grid
     ranges = (grid.x_range, grid.y_range, grid.z_range)
     inside = tf.fill([tf.shape(points)[0]], True)
@@ -76,7 +76,7 @@ def _points_on_grid(points, preset: Preset) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _surplus(pillars, rows, limit: int, seed) -> tf.Tensor:
-    """A random choice of those rows that exceed the limit of their pillar."""
+    """Chooses at random the rows that exceed the limit of their pillar."""
     pillars = tf.cast(tf.gather(pillars, rows), tf.int64)
     draws = tf.cast(_draw(tf.size(rows), seed), tf.int64)
     # Sorted by pillar, in random order within one.
@@ -88,7 +88,7 @@ def _surplus(pillars, rows, limit: int, seed) -> tf.Tensor:
 
 
 def _choose(values, limit: int, seed) -> tf.Tensor:
-    """A random choice of `limit` values, or all of them, in their order."""
+    """Chooses up to `limit` values at random, in their order."""
     count = tf.size(values)
 
     def choose():
@@ -110,7 +110,7 @@ def _pad(values, size: int, filler) -> tf.Tensor:
 
 
 def describe_points(points, pillars, cells, grid: Grid) -> tf.Tensor:
-    """Computes what the pillar network is told of each point.
+    """Computes the features of each point for the pillar network.
 
     Args:
         points: `[batch, N, F]`: x, y, z, intensity, ...
@@ -147,7 +147,7 @@ def describe_points(points, pillars, cells, grid: Grid) -> tf.Tensor:
 
 
 def max_over_points(features, pillars, num_pillars: int) -> tf.Tensor:
-    """Takes the maximum over the points of each pillar.
+    """Computes the maximum over the points of each pillar.
 
     Args:
         features: `[batch, N, C]`.
@@ -165,7 +165,7 @@ def max_over_points(features, pillars, num_pillars: int) -> tf.Tensor:
 
 
 def scatter(features, cells, shape: tuple[int, int]) -> tf.Tensor:
-    """Lays pillars onto the grid.
+    """Scatters pillars onto the grid.
 
     Args:
         features: `[batch, P, C]`.

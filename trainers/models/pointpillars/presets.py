@@ -30,7 +30,7 @@ class Grid:
     pillar_size: float
 
     def __post_init__(self):
-        """Refuses what is no grid."""
+        """Validates the fields."""
         for name in ("x_range", "y_range", "z_range"):
             low, high = getattr(self, name)
             if not low < high:
@@ -80,7 +80,7 @@ class Preset:
         positive_iou: Anchors that overlap a box at least so much stand for it.
         negative_iou: Anchors below this with every box are background.
         min_num_points: Boxes with fewer points are not trained on.
-        score_threshold: Lower scores are no detections.
+        score_threshold: The lowest score of a detection.
         max_candidates: Anchors, by score, that suppression looks at.
         nms_iou: Detections that overlap a better one by more are dropped.
         max_detections: Detections kept of a frame.
@@ -113,7 +113,7 @@ class Preset:
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
 
     def __post_init__(self):
-        """Refuses values that contradict each other."""
+        """Validates the fields."""
         sizes = {
             len(self.block_depths),
             len(self.block_strides),

@@ -197,7 +197,7 @@ def _no_pose(frame):
     ("damage", "parts"),
     [
         (_cut_image, ["lidar TOP: return 2", "zlib"]),
-        (_not_a_matrix, ["lidar TOP: return 1", "no MatrixFloat"]),
+        (_not_a_matrix, ["lidar TOP: return 1", "not a MatrixFloat"]),
         (_wrong_shape, ["lidar FRONT: return 1", "[17, 32, 4]"]),
         (_nan_range, ["lidar FRONT: return 1", "row 0, column 1", "nan"]),
         (_fewer_beams, ["lidar TOP", "64 rows, expected 63"]),
@@ -234,7 +234,7 @@ def test_a_damaged_frame(damage, parts, tmp_path):
 def test_a_record_that_is_no_frame(tmp_path):
     cases.messages()
     path = cases.write_records(tmp_path / "x.tfrecord", [b"\x08nonsense"])
-    assert "record 0: got 9 bytes that are no Frame message" in _raises(path)
+    assert "record 0: got 9 bytes that are not a Frame message" in _raises(path)
 
 
 def test_without_the_official_package(monkeypatch):

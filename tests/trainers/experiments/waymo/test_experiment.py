@@ -276,7 +276,7 @@ def test_a_run_is_evaluated_and_drawn(whole, data_dir, tmp_path, capsys):
     assert lines[0] == f"{whole.directory}: step 4"
     # Of the three test frames the first and the last have boxes.
     assert lines[1].startswith("3 frames, ")
-    assert ", 3 true boxes (0 more hold no lidar point)" in lines[1]
+    assert ", 3 ground-truth boxes (0 more hold no lidar point)" in lines[1]
     assert "VEHICLE LEVEL_1, best F1 at scores from" in printed.out
     for index in range(2):
         picture = tmp_path / "plots" / f"frame_{index}.png"
