@@ -1,6 +1,6 @@
 """Frames of lidar detection from a prepared data set, such as Waymo's.
 
-The examples are those of `lidar_examples`, whatever they were made from.
+The examples are those of `data.lidar.examples`, whatever they were made from.
 """
 
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ def vehicles(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Returns the points and the vehicles of an example.
 
     Args:
-        example: See `lidar_examples`.
+        example: See `data.lidar.examples`.
 
     Returns:
         `points` `[N, 5]` outside of no-label zones; `boxes` `[M, 7]` and

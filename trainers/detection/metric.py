@@ -124,7 +124,7 @@ class DetectionMetric:
         """Adds frames.
 
         Args:
-            predictions: Predicted boxes; those below all cutoffs may be missing.
+            predictions: Predicted boxes; those below all cutoffs are optional.
             ground_truths: All ground-truth boxes of the same frames that hold
                 lidar points. A frame's boxes have to come in one update.
 

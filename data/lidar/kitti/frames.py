@@ -4,10 +4,10 @@
     training/label_2/000000.txt     an object a line, in the camera's frame
     training/calib/000000.txt       from the lidar to the camera to its image
 
-Examples are those of `lidar_examples`, in the lidar's frame; the elongation is
-0. Objects are labelled only where the left colour camera sees them, so all
-points outside of its image count as in a no-label zone. KITTI has no
-difficulty of Waymo's kind: it comes from the number of points alone.
+Examples are those of `data.lidar.examples`, in the lidar's frame; the
+elongation is 0. Objects are labelled only where the left colour camera sees
+them, so all points outside of its image count as in a no-label zone. KITTI has
+no difficulty of Waymo's kind: it comes from the number of points alone.
 
 Geiger et al., "Are we ready for autonomous driving? The KITTI vision benchmark
 suite", CVPR 2012; the layout is that of its object development kit.

@@ -24,7 +24,7 @@ _INCOMPLETE = "incomplete."
 class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
     """Training examples of lidar detection, a shard for each segment.
 
-    The examples are those of `lidar_examples`. What is prepared is read
+    The examples are those of `data.lidar.examples`. What is prepared is read
     without this class too:
 
         builder = tfds.builder_from_directory("DATA_DIR/waymo_lidar/1.0.0")

@@ -24,7 +24,7 @@ def read(path: str | os.PathLike) -> Iterator[examples.Example]:
         path: A TFRecord file of `Frame` messages.
 
     Yields:
-        An example for each frame, see `lidar_examples`.
+        An example for each frame, see `data.lidar.examples`.
 
     Raises:
         LidarDataError: If there is no record, or for the first one that is

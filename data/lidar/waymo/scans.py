@@ -95,7 +95,7 @@ def make_example(
         frame: Name of the frame.
 
     Returns:
-        The example, see `lidar_examples`.
+        The example, see `data.lidar.examples`.
 
     Raises:
         LidarDataError: If the frame is damaged or incomplete.
