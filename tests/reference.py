@@ -118,6 +118,8 @@ def graddrop(
             M = (f(float(P[m])) > U[m]) * (G[i][m] > 0) + (
                 f(float(P[m])) < U[m]
             ) * (G[i][m] < 0)
+            if all(G_i[m] == 0.0 for G_i in G):
+                M = 1.0
             newgrad[i][j] = (l[i] + (1.0 - l[i]) * M) * dL[i][j]
     if renormalize:
         before, after = (

@@ -15,6 +15,9 @@ from graddrop_tf import linalg, places, random
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.methods.graddrop.function import (
+    mask_without_signs,
+    purity_of_sums,
+    purity_sums,
     sign_purity,
     signed_gradients,
     trunk_gradients,
@@ -30,8 +33,8 @@ def kept_share(
 
     It is the expectation over the uniform draw: a value is kept with
     probability f(P) if its G_i is positive, with 1 - f(P) if negative, and
-    never if 0 (Algorithm 1, step 4). A leak counts as its weight:
-    `l_i + (1 - l_i) M_i`.
+    never if 0 (Algorithm 1, step 4), unless the G_i of all losses are 0. A
+    leak counts as its weight: `l_i + (1 - l_i) M_i`.
 
     Args:
         gradients: T tensors, dL_i/dA (batch separated: dL_i/dA_i).
@@ -48,13 +51,14 @@ def kept_share(
     """
     gradients = linalg.as_list(gradients)
     G = signed_gradients(gradients, activations, graddrop.marginalize_batch)
-    f_P = graddrop.transform(sign_purity(G))
+    positive, total = purity_sums(G)
+    f_P = graddrop.transform(purity_of_sums(positive, total))
+    unmasked = mask_without_signs(total)
     leaks = graddrop.leaks(len(gradients))
-    zeros = tf.zeros_like(f_P)
     kept = count = 0.0
     for g, G_i, leak in zip(gradients, G, leaks, strict=True):
         chance = tf.where(G_i > 0, f_P, 1 - f_P)
-        chance = tf.where(tf.equal(G_i, 0), zeros, chance)
+        chance = tf.where(tf.equal(G_i, 0), unmasked, chance)
         counts = tf.cast(tf.not_equal(g, 0), chance.dtype)
         kept += tf.reduce_sum(counts * (leak + (1 - leak) * chance))
         count += tf.reduce_sum(counts)

@@ -76,14 +76,15 @@ def graddrop(
     l = check_leak(leak, len(gradients))  # noqa: E741
     # A list, not a stack: each tensor fits the cache.
     G = signed_gradients(gradients, activations, marginalize_batch, replica_sum)
-    P = sign_purity(G)
+    positive, total = purity_sums(G)
+    P = purity_of_sums(positive, total)
     U = check_draws(uniform, P)
     # The sign that is kept: I[f(P) > U] - I[f(P) < U].
     kept = tf.sign(f(P) - U)
-    nan = nan_where_not_finite(P)
+    unmasked = mask_without_signs(total)
     newgrad = []
     for dL_i, G_i, l_i in zip(gradients, G, l, strict=True):
-        M_i = tf.cast(kept * G_i > 0, G_i.dtype) + nan
+        M_i = tf.cast(kept * G_i > 0, G_i.dtype) + unmasked
         passed = l_i + (1 - l_i) * M_i if l_i else M_i
         newgrad.append(dL_i * tf.cast(passed, dL_i.dtype))
     if not renormalize:
@@ -216,13 +217,21 @@ def check_draws(uniform, purity: tf.Tensor) -> tf.Tensor:
     return uniform
 
 
-def nan_where_not_finite(value: tf.Tensor) -> tf.Tensor:
-    """Returns NaN where a value is NaN or infinite, 0 elsewhere.
+def mask_without_signs(total: tf.Tensor) -> tf.Tensor:
+    """Computes M_i where the signs of the G_i do not decide it.
 
-    A comparison with NaN is false: a mask alone would hide it.
+    Where all G_i are 0 no losses disagree, and all gradients pass: behind a
+    layer that starts at zero, for example, where sgn(A) = 0. A NaN or an
+    infinite value stays visible; a comparison alone would hide it.
+
+    Args:
+        total: The sum of the magnitudes of all G_i.
+
+    Returns:
+        1 where `total` is 0, NaN where it is not finite, 0 elsewhere.
     """
-    zeros = tf.zeros_like(value)
-    return tf.where(tf.math.is_finite(value), zeros, _nan(value))
+    mask = tf.cast(tf.equal(total, 0), total.dtype)
+    return tf.where(tf.math.is_finite(total), mask, _nan(total))
 
 
 def trunk_gradients(

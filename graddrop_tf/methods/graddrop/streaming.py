@@ -37,8 +37,8 @@ class StreamingGradDrop(Streaming):
         """See base class."""
         self._activations = activations
         self._leaks = self.leaks(num_losses)
-        self._positive = self._negative = self._leaked = None
-        self._purity_sums = self._plain = None
+        self._positive = self._negative = self._unsigned = None
+        self._purity_sums = self._leaked = self._plain = None
 
     def add(self, indices, gradients):
         """See base class."""
@@ -58,20 +58,29 @@ class StreamingGradDrop(Streaming):
             self._negative = _plus(
                 self._negative, tf.where(G < 0, masked, zeros)
             )
+            self._unsigned = _plus(
+                self._unsigned, tf.where(G == 0, masked, zeros)
+            )
             if any(self._leaks):
                 self._leaked = _plus(self._leaked, dL * self._leaks[i])
             if self.renormalize:
                 self._plain = _plus(self._plain, dL)
         sums = tf.stack(function.purity_sums(signed))
         self._purity_sums = _plus(self._purity_sums, sums)
-        accumulators = [self._positive, self._negative, self._purity_sums]
-        return accumulators + [
-            a for a in (self._leaked, self._plain) if a is not None
+        accumulators = [
+            self._positive,
+            self._negative,
+            self._unsigned,
+            self._purity_sums,
+            self._leaked,
+            self._plain,
         ]
+        return [a for a in accumulators if a is not None]
 
     def finish(self):
         """See base class."""
-        P = function.purity_of_sums(self._purity_sums[0], self._purity_sums[1])
+        positive, magnitude = tf.unstack(self._purity_sums)
+        P = function.purity_of_sums(positive, magnitude)
         U = function.check_draws(self.draw(self._positive), P)
         kept = tf.sign(self.transform(P) - U)
         zeros = tf.zeros_like(self._positive)
@@ -80,7 +89,7 @@ class StreamingGradDrop(Streaming):
         )
         if self._leaked is not None:
             total += self._leaked
-        total += function.nan_where_not_finite(P)
+        total += self._unsigned * function.mask_without_signs(magnitude)
         if self.renormalize:
             ratio = function.norm_ratio(
                 [self._plain], [total], self.replica_sum

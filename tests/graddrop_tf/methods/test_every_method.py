@@ -19,18 +19,10 @@ CLAIMS = {
     "mgda": (laws.no_loss_conflicts,),
     "pcgrad": (laws.neither_of_two_losses_conflicts,),
 }
-_NO_SIGN = "Where every G_i is 0 no sign is kept, and no gradient passes."
 _COIN = "A fair coin may drop the sign of a single loss."
 _ORDERS = "The drawn orders belong to positions; test_pcgrad.py permutes both."
 # Laws that a method breaks, and why. It has to break them.
 EXCEPTIONS = {
-    "graddrop": {laws.one_loss_is_the_identity_at_zeros: _NO_SIGN},
-    "graddrop(k=2, leak=0.5)": {
-        laws.one_loss_is_the_identity_at_zeros: _NO_SIGN
-    },
-    "graddrop(marginalize_batch=False, renormalize=True)": {
-        laws.one_loss_is_the_identity_at_zeros: _NO_SIGN
-    },
     "random_graddrop": {
         laws.one_loss_is_the_identity: _COIN,
         laws.one_loss_is_the_identity_at_zeros: _COIN,

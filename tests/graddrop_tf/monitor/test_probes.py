@@ -41,28 +41,28 @@ def test_pcgrad_by_hand(form, tmp_path):
 def test_graddrop_by_hand(form, tmp_path):
     """A leak of 1/2 for the second loss adds half of what it lacks.
 
-    The draw at the first feature keeps (3, 3) or (-1, -2); there is no draw
-    at the second, and at the third the mask drops both losses.
+    The draw at the first feature keeps (3, 3) or (-1, -2); the second loss
+    is alone at the second, and at the third the signs cancel: all passes.
     """
     model, y = linear(form, "graddrop(leak=[0, 0.5])")
     row = measure(model, y, tmp_path, graddrop=gd.GradDrop(k=0.0))
     after = row.pop("norm_after")
     assert after == pytest.approx(
-        math.sqrt(2.5**2 + 2**2 + 2**2 + 4**2)
-    ) or after == pytest.approx(math.sqrt(1 + 4 + 4 + 16))
+        math.sqrt(2.5**2 + 2**2 + 2**2 + 4**2 + 4**2 + 4**2)
+    ) or after == pytest.approx(math.sqrt(1 + 4 + 4 + 16 + 16 + 16))
     expected = {
         **BY_HAND,
-        "kept_share": (4 / 3 + 2 * (1 / 2 + 1 / 6) + 2) / 8,
-        "hypothetical_kept_share": (2 * 0.5 + 2 * 0.5 + 2 * 0.5) / 8,
+        "kept_share": (4 / 3 + 2 + 2 * (1 / 2 + 1 / 6) + 2) / 8,
+        "hypothetical_kept_share": (2 * 0.5 + 2 + 2 * 0.5 + 2 * 0.5) / 8,
     }
     del expected["norm_after"]
     assert row == pytest.approx(expected, rel=1e-6)
 
 
 def test_random_graddrop_is_measured_by_its_own_f(tmp_path):
-    """A fair coin keeps half of every sum; there is none at two values."""
+    """A fair coin keeps half of six values; two have no sign."""
     row = measure(*linear("heads", "random_graddrop"), tmp_path)
-    assert row["kept_share"] == pytest.approx(3 / 8)
+    assert row["kept_share"] == pytest.approx((6 / 2 + 2) / 8)
     assert row["hypothetical_kept_share"] == BY_HAND["hypothetical_kept_share"]
 
 

@@ -34,8 +34,8 @@ def tensors(arrays):
         # A fair coin wherever there is a sum: 1/2 and 1/2 + 1/2 + 2 (1/2).
         ({"k": 0.0}, 2.5 / 8, 1.75 / 3),
         # P is 3/4, 0, 1 and, for the second example, 1 at the second unit;
-        # where A is 0, nothing is kept: 3/4 + 1 + 1 and 1/4 + 1 + 1.
-        ({"marginalize_batch": False}, 5 / 8, (3 / 4 + 0 + 1 + 1) / 4),
+        # where A is 0, all is kept: 3/4 + 1 + 1 + 1 and 1/4 + 1 + 1 + 1.
+        ({"marginalize_batch": False}, 7 / 8, (3 / 4 + 0 + 1 + 1) / 4),
     ],
 )
 def test_kept_share_and_purity_by_hand(options, kept, purity):

@@ -182,13 +182,18 @@ def test_only_the_sign_of_activations_counts(seed):
 
 
 @pytest.mark.parametrize("U", [0.1, 0.5, 0.9])
-def test_a_dead_unit_is_masked_and_spares_the_others(U):
+def test_all_passes_where_no_loss_has_a_sign(U):
+    """At A = 0, by example or in the sum; and where the batch cancels."""
     g = [np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 1.0]] * 2)]
     A = np.array([[0.0, 1.0], [0.0, 1.0]])
-    masked = graddrop(g, A, [U, U])
-    for m_i, g_i in zip(masked, g, strict=True):
-        np.testing.assert_array_equal(m_i[:, 0], 0.0)
-        np.testing.assert_array_equal(m_i[:, 1], g_i[:, 1])
+    for leak in (0.0, 0.1, [0.3, 1.0]):
+        masked = graddrop(g, A, [U, U], leak=leak)
+        np.testing.assert_array_equal(masked, g)
+    masked = graddrop(g, A, np.full((2, 2), U), marginalize_batch=False)
+    np.testing.assert_array_equal(masked, g)
+    g[0][:, 0], g[1][:, 0] = [1.0, -1.0], [-3.0, 3.0]
+    masked = graddrop(g, np.ones((2, 2)), [U, U])
+    np.testing.assert_array_equal(masked, g)
 
 
 @pytest.mark.parametrize("U", [2.0**-24, 0.4, 0.6, 1.0 - 2.0**-24])
