@@ -55,8 +55,9 @@ def graddrop(
 
     Returns:
         T masked gradients in the shapes and dtypes of the inputs, whose sum
-        is the paper's `newgrad`. A NaN or infinite value makes its position
-        of P non-finite, and there the gradients of all losses.
+        is the paper's `newgrad`; where all G_i are 0, all gradients pass. A
+        NaN or infinite value makes its position of P non-finite, and there
+        the gradients of all losses.
 
     Raises:
         ValueError: If shapes or numbers do not match, or a value is out of
