@@ -214,24 +214,3 @@ class RandomGradDrop(SignDropout):
     """
 
     k = 0.0
-
-    def __init__(
-        self,
-        num_losses: int | None = None,
-        *,
-        leak: float | Sequence[float] | dict[str, float] = 0.0,
-        marginalize_batch: bool = True,
-        renormalize: bool = False,
-        sync_replicas: bool = True,
-        seed: int | None = None,
-        **kwargs,
-    ):
-        super().__init__(
-            num_losses,
-            leak=leak,
-            marginalize_batch=marginalize_batch,
-            renormalize=renormalize,
-            sync_replicas=sync_replicas,
-            seed=seed,
-            **kwargs,
-        )
