@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import fitting, parts, places, replicas
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.checks import check_count
 from graddrop_tf.recipe import Recipe
 from graddrop_tf.step import clipping
@@ -32,18 +34,19 @@ class MultiLossModel(keras.Model):
             are batch separated.
         heads: A functional `keras.Model` from A to the outputs: a tensor, or
             a list or flat dict of tensors.
-        recipe: A `gd.Recipe`; the plain sum by default.
+        recipe: A `gd.Recipe`, its text, or a single method such as
+            `gd.GradDrop()`; the plain sum by default.
         loss_chunk_size: How many per-loss gradients may exist at once, to
             bound memory; all of them by default.
         **kwargs: `name`, `trainable`, `dtype`.
 
     Raises:
-        ValueError: If trunk and heads do not fit, or the recipe cannot
-            work in chunks.
+        ValueError: If trunk and heads do not fit, the recipe is not one, or
+            it cannot work in chunks.
 
     Example:
         >>> model = gd.MultiLossModel(
-        ...     trunk, heads, recipe=gd.Recipe.parse("graddrop(leak=0.2)")
+        ...     trunk, heads, recipe="graddrop(leak=0.2)"
         ... )
         >>> model.compile("adam", loss=["mse", "mse"])
         >>> model.fit(x, [y_a, y_b])
@@ -53,17 +56,13 @@ class MultiLossModel(keras.Model):
         self,
         trunk: keras.Model,
         heads: keras.Model,
-        recipe: Recipe | None = None,
+        recipe: Recipe | Combiner | Weighting | str | None = None,
         loss_chunk_size: int | None = None,
         **kwargs,
     ):
         parts.check_parts(trunk, heads)
-        recipe = Recipe() if recipe is None else recipe
-        if not isinstance(recipe, (Recipe, RecipeState)):
-            raise ValueError(
-                "`recipe` takes a gd.Recipe; `gd.Recipe.parse` reads text. "
-                f"Received: {recipe!r} of type {type(recipe).__name__}."
-            )
+        if not isinstance(recipe, RecipeState):
+            recipe = Recipe.of(recipe)
         inputs = keras.tree.map_structure(
             lambda x: keras.Input(
                 batch_shape=x.shape, dtype=x.dtype, name=x.name

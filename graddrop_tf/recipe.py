@@ -82,6 +82,41 @@ class Recipe:
             )
 
     @classmethod
+    def of(cls, value: Recipe | Combiner | Weighting | str | None) -> Recipe:
+        """Returns the recipe that a value stands for.
+
+        Args:
+            value: A recipe, its text, a single method, or None for the plain
+                sum.
+
+        Returns:
+            A `Recipe`.
+
+        Raises:
+            ValueError: If the value is none of these, or the text is not a
+                recipe.
+
+        Example:
+            >>> gd.Recipe.of("graddrop(leak=0.2)")
+            >>> gd.Recipe.of(gd.GradDrop(leak=0.2))
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, str):
+            return cls.parse(value)
+        if isinstance(value, Combiner):
+            return cls(combiners=[value])
+        if isinstance(value, Weighting):
+            return cls(weighting=value)
+        if isinstance(value, cls):
+            return value
+        raise ValueError(
+            "A recipe is a gd.Recipe, its text such as 'graddrop(leak=0.2)', "
+            "or a method such as gd.GradDrop(leak=0.2). Received: "
+            f"{value!r} of type {type(value).__name__}."
+        )
+
+    @classmethod
     def parse(cls, text: str) -> Recipe:
         """Parses a recipe such as `"gradnorm(alpha=1.5)+graddrop(leak=0.2)"`.
 

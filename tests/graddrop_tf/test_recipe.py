@@ -135,3 +135,30 @@ def test_method_names_are_those_of_the_text_in_order():
     )
     assert recipe.method_names == ("gradnorm", "mgda", "graddrop")
     assert gd.Recipe().method_names == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "baseline"),
+        ("graddrop(leak=0.2)+clip(1.0)", "graddrop(leak=0.2)+clip(1.0)"),
+        (gd.GradDrop(leak=0.2), "graddrop(leak=0.2)"),
+        (gd.GradNorm(alpha=1.0), "gradnorm(alpha=1.0)"),
+        (gd.Recipe.parse("mgda"), "mgda"),
+    ],
+)
+def test_a_model_takes_a_recipe_its_text_or_a_method(value, text):
+    assert str(gd.Recipe.of(value)) == text
+    inputs, shared = keras.Input([3]), keras.Input([2])
+    model = gd.MultiLossModel(
+        keras.Model(inputs, keras.layers.Dense(2)(inputs)),
+        keras.Model(shared, [keras.layers.Dense(1)(shared) for _ in "ab"]),
+        recipe=value,
+    )
+    assert str(model.recipe) == text
+
+
+@pytest.mark.parametrize("value", [0.5, ["graddrop"], gd.GradDrop])
+def test_what_is_not_a_recipe_is_told(value):
+    with pytest.raises(ValueError, match="A recipe is a gd.Recipe, its text"):
+        gd.Recipe.of(value)
