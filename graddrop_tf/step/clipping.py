@@ -32,6 +32,7 @@ def clip_by_global_norm(
     if not dense:
         return list(grads)
     norm = tf.sqrt(tf.reduce_sum(linalg.squared_norms(dense)))
+    clipnorm = tf.cast(clipnorm, norm.dtype)
     factor = clipnorm / tf.maximum(norm, clipnorm)
     # The maximum may drop a NaN.
     factor = tf.where(tf.math.is_finite(norm), factor, norm - norm)
@@ -91,14 +92,21 @@ def clip_after_reduction(
 def clip_unreduced(
     grads: Sequence[tf.Tensor | tf.IndexedSlices | None],
     clipnorm: float | None,
+    scale: tf.Tensor | float = 1.0,
 ) -> list[tf.Tensor | tf.IndexedSlices | None]:
     """Clips gradients before an optimizer sums them over replicas.
 
     Costs one more sum of the gradients over replicas; nothing without a norm.
+
+    Args:
+        grads: Gradients; None is passed on.
+        clipnorm: The norm of the unscaled gradients, or None.
+        scale: The factor on the gradients.
     """
     if clipnorm is None:
         return list(grads)
     present = [tf.convert_to_tensor(g) for g in grads if g is not None]
-    clipped = clip_by_global_norm(replicas.sum_over_replicas(present), clipnorm)
+    summed = replicas.sum_over_replicas(present)
+    clipped = clip_by_global_norm(summed, clipnorm * tf.cast(scale, tf.float64))
     share = iter([replicas.scale_loss(g) for g in clipped])
     return [None if g is None else next(share) for g in grads]

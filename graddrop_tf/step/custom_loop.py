@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import tensorflow as tf
 
 from graddrop_tf import places
@@ -18,21 +19,22 @@ def compute_gradients(
     activations,
     variables,
     state: RecipeState,
+    optimizer: keras.optimizers.Optimizer | None = None,
 ) -> list[Gradient]:
     """Computes combined gradients in a custom training loop.
 
-    Variables that the activations depend on receive the combined gradient,
-    all others (the heads') that of the sum of their losses. A loss must not
-    reach a trunk variable except through the activations. Under
-    `tf.distribute` divide each loss by the number of replicas; if the heads
-    synchronize over replicas, pass a list of scalars.
+    The trunk's variables receive the combined gradient, all others that of
+    the sum of their losses. A loss must reach the trunk through the activations
+    alone. Under `tf.distribute` divide each loss by the number of replicas; if
+    the heads synchronize over replicas, pass a list of scalars.
 
     Args:
         tape: A persistent tape that recorded trunk, heads and losses.
-        losses: A list of T scalars, or a tensor `[T]`.
+        losses: A list of T scalars, or a tensor `[T]`; not scaled.
         activations: A, or a list with A_i for each batch-separated loss.
         variables: Trainable variables.
         state: `recipe.build(num_losses)`, made once, outside of the step.
+        optimizer: A `LossScaleOptimizer`, whose scale the gradients get.
 
     Returns:
         A gradient for each variable, None where no loss depends on it.
@@ -46,13 +48,12 @@ def compute_gradients(
         >>> with tf.GradientTape(persistent=True) as tape:
         ...     activations = trunk(x, training=True)
         ...     losses = [loss_a(activations), loss_b(activations)]
-        >>> grads = gd.compute_gradients(
-        ...     tape, losses, activations, trunk.trainable_variables, state
-        ... )
+        >>> grads = gd.compute_gradients(tape, losses, activations, v, state)
     """
     _check(tape, state)
     state.set_losses(count_losses(losses), state.combiner.loss_names)
-    factors = state.loss_weights(losses)
+    scale = tf.ones([]) if optimizer is None else optimizer.scale_loss(1.0)
+    factors = state.loss_weights(losses) * scale
     gradients = LossGradients(tape, losses, places.of(activations), factors)
     combined, norms = state.combine(gradients)
     variables = [getattr(v, "value", v) for v in variables]
@@ -61,7 +62,7 @@ def compute_gradients(
     pairs = zip(trunk, heads, strict=True)
     grads = [head if shared is None else shared for shared, head in pairs]
     state.update(losses, norms, factors)
-    return clipping.clip_unreduced(grads, state.global_clipnorm)
+    return clipping.clip_unreduced(grads, state.global_clipnorm, scale)
 
 
 def _check(tape: tf.GradientTape, state: RecipeState) -> None:

@@ -18,7 +18,7 @@ from tests.graddrop_tf.models import (
 )
 
 
-def custom_step(model, state, x, y, vector):
+def custom_step(model, state, x, y, vector, optimizer=None):
     """A loop of one's own over the parts of a model."""
     variables = model.trunk.trainable_variables
     variables = variables + model.heads.trainable_variables
@@ -32,8 +32,35 @@ def custom_step(model, state, x, y, vector):
                 tf.reduce_mean(squared_errors(y[:, i : i + 1], output))
                 for i, output in enumerate(outputs)
             ]
-    grads = gd.compute_gradients(tape, losses, activations, variables, state)
+    grads = gd.compute_gradients(
+        tape, losses, activations, variables, state, optimizer
+    )
     model.optimizer.apply_gradients(zip(grads, variables, strict=True))
+
+
+@pytest.mark.parametrize("recipe", ["gradnorm+graddrop", "mgda", "clip(0.01)"])
+def test_a_loss_scale_changes_nothing(recipe):
+    """Gradients, weights of the losses and the clipped norm are unscaled."""
+    plain, scaled = (VECTOR.compiled(recipe) for _ in range(2))
+    x, y = map(tf.constant, batch())
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(float(plain.optimizer.learning_rate))
+    )
+    scaled.optimizer = optimizer
+    for model in (plain, scaled):
+        gd.clip_after_reduction(model.optimizer, None)
+        model.optimizer.build(model.trainable_variables)
+    for _ in range(3):
+        custom_step(plain, plain.recipe_state, x, y, True)
+        custom_step(scaled, scaled.recipe_state, x, y, True, optimizer)
+    assert largest_difference(trainable(plain), trainable(scaled)) < 1e-6
+    weighting = plain.recipe_state.weighting
+    if weighting is not None:
+        np.testing.assert_allclose(
+            scaled.recipe_state.weighting.current_weights(),
+            weighting.current_weights(),
+            rtol=1e-5,
+        )
 
 
 @pytest.mark.parametrize("as_function", [False, True])
