@@ -4,6 +4,7 @@ from graddrop_tf import parsing, random
 from graddrop_tf._version import __version__
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner, RandomCombiner, Streaming
+from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.gramian import GramianCombiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
@@ -34,6 +35,7 @@ __all__ = [
     "MultiLossModel",
     "PCGrad",
     "RandomCombiner",
+    "RandomDraws",
     "RandomGradDrop",
     "Recipe",
     "RecipeState",

@@ -85,6 +85,12 @@ class MultiLossModel(keras.Model):
         """The recipe that the model trains by."""
         return Recipe.from_state(self.recipe_state)
 
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The weights of trunk and heads, which a plain model has too."""
+        state = {id(v) for v in self.recipe_state.variables}
+        return [w for w in super().weights if id(w) not in state]
+
     def _check_chunks(self) -> None:
         size = self.loss_chunk_size
         if size is None:

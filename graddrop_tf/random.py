@@ -52,7 +52,7 @@ def new_seed() -> int:
     return python_random.randint(0, 2**31 - 1)
 
 
-def bits(shape, seed: int, lane=None) -> tf.Tensor:
+def bits(shape, seed: int | tf.Tensor, lane=None) -> tf.Tensor:
     """Draws uniform bits inside a `drawing` scope.
 
     Args:
@@ -77,7 +77,7 @@ def bits(shape, seed: int, lane=None) -> tf.Tensor:
     key = tf.stack(
         [
             # A method may draw twice in a step; two methods may share a seed.
-            tf.constant(seed + (scope.num_draws << 32), tf.int64),
+            tf.cast(seed, tf.int64) + (scope.num_draws << 32),
             tf.cast(scope.step, tf.int64),
         ]
     )
@@ -90,7 +90,7 @@ def bits(shape, seed: int, lane=None) -> tf.Tensor:
     return drawn if lane is None else tf.gather(drawn, lane[0])
 
 
-def uniform(shape, seed: int, lane=None) -> tf.Tensor:
+def uniform(shape, seed: int | tf.Tensor, lane=None) -> tf.Tensor:
     """Draws from the *open* interval (0, 1).
 
     TensorFlow's own float draw reaches 0.0, which would drop gradients that
@@ -110,7 +110,7 @@ def uniform(shape, seed: int, lane=None) -> tf.Tensor:
     return (tf.cast(drawn, tf.float32) + 0.5) * 2.0**-23
 
 
-def permutations(rows: int, length: int, seed: int) -> tf.Tensor:
+def permutations(rows: int, length: int, seed: int | tf.Tensor) -> tf.Tensor:
     """Draws independent random orders of `0 ... length - 1`.
 
     Returns:

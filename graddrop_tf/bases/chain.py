@@ -45,6 +45,12 @@ class Chain(Combiner):
         num_losses: int | None = None,
         **kwargs,
     ):
+        if "sync_replicas" in kwargs:
+            raise ValueError(
+                "A chain synchronizes nothing itself: give `sync_replicas` to "
+                "its combiners. Received: sync_replicas="
+                f"{kwargs['sync_replicas']!r}."
+            )
         super().__init__(num_losses, **kwargs)
         for combiner in combiners:
             if not isinstance(combiner, Combiner):
@@ -52,7 +58,11 @@ class Chain(Combiner):
                     "A chain is made of combiners. Received: "
                     f"{combiner!r} of type {type(combiner).__name__}."
                 )
+            combiner.nested = True
         self.combiners = list(combiners)
+        for i, combiner in enumerate(self.combiners):
+            # For `tf.train.Checkpoint`, which does not see into lists.
+            self._track_trackable(combiner, f"combiner_{i}")
         if num_losses is not None:
             self.set_losses(num_losses)
 
@@ -62,11 +72,15 @@ class Chain(Combiner):
         for combiner in self.combiners:
             combiner.set_losses(num_losses, names)
 
-    def build(self, input_shape=None):
-        """Creates the chain's counter, which serves its combiners too."""
-        super().build(input_shape)
+    def make_state(self, num_losses):
+        """Creates the chain's counter and the state of its combiners."""
+        super().make_state(num_losses)
+        if num_losses is None:
+            return
         for combiner in self.combiners:
-            combiner.built = True
+            if not combiner.built:
+                combiner.build()
+            combiner.make_state(num_losses)
 
     def combine(self, gradients, activations):
         """See base class."""
@@ -89,3 +103,15 @@ class Chain(Combiner):
         if len(self.combiners) > 1:
             return None
         return self.combiners[0].streaming()
+
+    def get_config(self):
+        """See base class."""
+        config = super().get_config()
+        del config["sync_replicas"]
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """See base class; older files hold a `sync_replicas` of the chain."""
+        config = {k: v for k, v in config.items() if k != "sync_replicas"}
+        return super().from_config(config)

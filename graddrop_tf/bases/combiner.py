@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from graddrop_tf import places, random, replicas
 from graddrop_tf.bases.configuration import Configurable
+from graddrop_tf.bases.draws import RandomDraws
+from graddrop_tf.bases.state import Stateful
 from graddrop_tf.checks import check_count
 
 
@@ -39,7 +41,7 @@ class Streaming(abc.ABC):
         """Returns the sum of all combined gradients."""
 
 
-class Combiner(Configurable, keras.layers.Layer):
+class Combiner(Configurable, Stateful):
     """Base class of the methods that rewrite per-loss gradients.
 
     A combiner is the identity going forward and rewrites the gradients of
@@ -50,7 +52,9 @@ class Combiner(Configurable, keras.layers.Layer):
 
     A method implements `combine` alone; `replica_sum` sums over replicas.
     A method that draws derives from `RandomCombiner`, one that needs nothing
-    but the inner products of the gradients from `GramianCombiner`.
+    but the inner products of the gradients from `GramianCombiner`. A method
+    that remembers names its state in `initial_state`, reads it from `state`,
+    and replaces it by `keep`; under a loss scale its gradients are scaled.
 
     `search_space`, a class attribute, maps each argument worth tuning to the
     text of its range, such as `{"k": "uniform(0.0, 2.0)"}`; it is empty by
@@ -62,6 +66,10 @@ class Combiner(Configurable, keras.layers.Layer):
         sync_replicas: Whether quantities of the batch are those of the global
             batch of all replicas.
         **kwargs: `name`, `dtype`.
+
+    Attributes:
+        nested: Whether the layer acts inside of a chain, which counts the
+            steps.
 
     Call arguments:
         inputs: The activations.
@@ -97,7 +105,9 @@ class Combiner(Configurable, keras.layers.Layer):
             check_count("num_losses", num_losses)
         self.num_losses = num_losses
         self.sync_replicas = bool(sync_replicas)
+        self.nested = False
         self.loss_names: tuple[str, ...] | None = None
+        self._known_losses = num_losses
         self.supports_masking = True
 
     @abc.abstractmethod
@@ -158,18 +168,28 @@ class Combiner(Configurable, keras.layers.Layer):
                 f"{self.num_losses}. Received: {num_losses} losses."
             )
         self.loss_names = None if names is None else tuple(names)
+        self._known_losses = num_losses
 
     def build(self, input_shape=None):
-        """Creates the counter from which draws of each step are derived."""
-        self.step = self.add_weight(
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            name="step",
-            aggregation="only_first_replica",
-        )
+        """Creates the state, as far as the number of losses is known."""
+        if input_shape and isinstance(input_shape[0], (list, tuple)):
+            self.set_losses(len(input_shape), self.loss_names)
+        self.make_state(self._known_losses)
         self.built = True
+
+    def get_build_config(self):
+        """Returns the input shape; whoever holds the layer builds it else."""
+        return super().get_build_config() if self._build_shapes_dict else None
+
+    def _hidden_state(self):
+        """A layer on its own counts its steps; in a chain the chain does."""
+        step = {} if self.nested else {"step": tf.zeros([], tf.int64)}
+        return {**step, **super()._hidden_state()}
+
+    @property
+    def step(self) -> keras.Variable:
+        """The number of steps taken, from which draws are derived."""
+        return self._kept["step"]
 
     def next_step(self) -> tf.Tensor:
         """Returns the number of this step and counts it."""
@@ -250,11 +270,8 @@ class Combiner(Configurable, keras.layers.Layer):
         return [previous_mask] * self._count(inputs)
 
 
-class RandomCombiner(Combiner):
+class RandomCombiner(RandomDraws, Combiner):
     """Base class of the combiners that draw.
-
-    A draw is a function of the seed and of the step, which is saved with the
-    model: equal on every replica, and repeated by a resumed run.
 
     Args:
         num_losses: T, as in `Combiner`.
@@ -279,34 +296,4 @@ class RandomCombiner(Combiner):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(num_losses, **kwargs)
-        if seed is not None and (
-            isinstance(seed, bool)
-            or not isinstance(seed, int)
-            or not 0 <= seed < 2**31
-        ):
-            raise ValueError(
-                "`seed` must be an integer from 0 to 2**31 - 1. Received: "
-                f"seed={seed!r}."
-            )
-        self.seed = random.new_seed() if seed is None else seed
-
-    def uniform(self, shape, per_example: bool = False) -> tf.Tensor:
-        """Draws from (0, 1), the same on all replicas at the same step.
-
-        Args:
-            shape: Shape of the draw.
-            per_example: Whether the first axis is the batch: then each
-                replica gets its slice of the global batch's draw.
-
-        Returns:
-            A `float32` tensor.
-        """
-        lane = None
-        if per_example and replicas.num_replicas() > 1:
-            lane = (replicas.replica_index(), replicas.num_replicas())
-        return random.uniform(shape, self.seed, lane)
-
-    def permutations(self, rows: int, length: int) -> tf.Tensor:
-        """Draws orders of `0 ... length - 1`, `int32` `[rows, length]`."""
-        return random.permutations(rows, length, self.seed)
+        super().__init__(num_losses=num_losses, seed=seed, **kwargs)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import abc
 
-import keras
 import tensorflow as tf
 
 from graddrop_tf.bases.configuration import Configurable
+from graddrop_tf.bases.state import State, Stateful
 
-State = dict[str, tf.Tensor]
 
-
-class Weighting(Configurable, keras.layers.Layer):
+class Weighting(Configurable, Stateful):
     """Base class of the methods that weight losses.
 
     The mathematics is in three functions of a state; the layer keeps that
@@ -71,47 +69,22 @@ class Weighting(Configurable, keras.layers.Layer):
         Raises:
             ValueError: If variables exist for another number of losses.
         """
-        if self.num_losses is not None:
-            if num_losses != self.num_losses:
-                raise ValueError(
-                    f"{type(self).__name__} has weights for "
-                    f"{self.num_losses} losses. Received: {num_losses}."
-                )
-            return
-        self.num_losses = num_losses
-        self._state = {
-            name: self.add_weight(
-                shape=value.shape,
-                dtype=value.dtype.name,
-                initializer=_Given(value),
-                trainable=False,
-                name=name,
-                aggregation="only_first_replica",
+        if self.num_losses not in (None, num_losses):
+            raise ValueError(
+                f"{type(self).__name__} has weights for "
+                f"{self.num_losses} losses. Received: {num_losses}."
             )
-            for name, value in self._initial(num_losses).items()
-        }
+        self.num_losses = num_losses
+        self.make_state(num_losses)
         self.built = True
-
-    def _initial(self, num_losses):
-        with tf.init_scope():
-            return self.initial_state(num_losses)
-
-    def _read(self) -> State:
-        return {k: tf.identity(v.value) for k, v in self._state.items()}
 
     def current_weights(self) -> tf.Tensor:
         """Returns the weights to use in this step, `[T]`."""
-        return self.weights_of(self._read())
+        return self.weights_of(self.state)
 
     def update(self, losses: tf.Tensor, norms: tf.Tensor) -> None:
         """Advances the variables by a step, unless it is not finite."""
-        state = self._read()
-        after = self.next_state(state, losses, norms)
-        finite = tf.reduce_all(
-            tf.math.is_finite(tf.concat([losses, norms], axis=0))
-        )
-        for name, variable in self._state.items():
-            variable.assign(tf.where(finite, after[name], state[name]))
+        self.keep(**self.next_state(self.state, losses, norms))
 
     def get_build_config(self):
         """Returns the number of losses, to rebuild the variables."""
@@ -121,13 +94,3 @@ class Weighting(Configurable, keras.layers.Layer):
         """Rebuilds the variables of a saved model."""
         if config.get("num_losses") is not None:
             self.build(config["num_losses"])
-
-
-class _Given(keras.initializers.Initializer):
-    """Initializes with given values."""
-
-    def __init__(self, value: tf.Tensor):
-        self._value = value
-
-    def __call__(self, shape, dtype=None):
-        return tf.cast(tf.identity(self._value), dtype)

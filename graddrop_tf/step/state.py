@@ -46,9 +46,15 @@ class RecipeState(keras.layers.Layer):
         self.weighting = weighting
         self.global_clipnorm = global_clipnorm
         self.gradient_penalty = gradient_penalty
+        self._num_losses: int | None = None
         if not combiner.built:
             combiner.build()
-        self.built = True
+        self.built = False
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """All of the state; none of it is a weight of a model."""
+        return self.variables
 
     @property
     def needs_per_loss_gradients(self) -> bool:
@@ -65,8 +71,11 @@ class RecipeState(keras.layers.Layer):
         """
         check_count("num_losses", num_losses)
         self.combiner.set_losses(num_losses, names)
+        self.combiner.make_state(num_losses)
+        self._num_losses = num_losses
         if self.weighting is not None:
             self.weighting.build(num_losses)
+        self.built = True
 
     def loss_weights(self, losses: Losses) -> tf.Tensor:
         """Returns the weights `[T]` of this step, 1 without a weighting."""
@@ -131,6 +140,16 @@ class RecipeState(keras.layers.Layer):
             replicas.sum_over_replicas(as_vector(losses)),
             tf.cast(norms / tf.cast(factors, norms.dtype), tf.float32),
         )
+
+    def get_build_config(self):
+        """Returns the losses, to rebuild the variables."""
+        names = self.combiner.loss_names
+        return {"num_losses": self._num_losses, "names": names}
+
+    def build_from_config(self, config):
+        """Rebuilds the variables of a saved state."""
+        if config.get("num_losses") is not None:
+            self.set_losses(config["num_losses"], config["names"])
 
     def get_config(self):
         """Returns the layers as built, with their seeds."""

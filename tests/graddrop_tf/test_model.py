@@ -75,11 +75,7 @@ def test_heads_receive_the_gradient_of_their_own_losses():
 def test_layer_and_model_give_the_same_weights():
     recipe = "graddrop(leak=[0.2, 0, 0], seed=4)"
     layer, model = LAYER.build(recipe), HEADS.build(recipe)
-    layer.set_weights(
-        [w for w in model.get_weights() if w.dtype != np.int64][:2]
-        + [np.int64(0)]
-        + [w for w in model.get_weights() if w.dtype != np.int64][2:]
-    )
+    layer.set_weights(model.get_weights())
     LAYER.compile(layer)
     HEADS.compile(model)
     LAYER.train(layer, steps=5)

@@ -2,11 +2,12 @@
 
 Keras saves no seed states of layers such as `Dropout`, and does not rename
 finished files into place. A checkpoint here is one NPZ file with all variables
-of a model and its optimizer, in order. Within an epoch it also holds those of
-the metrics, so that the epoch's row of the log comes out the same. The
+of a model and its optimizer, by their paths. Within an epoch it also holds
+those of the metrics, so that the epoch's row of the log comes out the same. The
 archive's checksums reveal a damaged file.
 """
 
+import collections
 import pathlib
 import shutil
 import zipfile
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from graddrop_tf.bases.state import Stateful
 from trainers import errors, files
 
 _BEST = "best.npz"
@@ -146,19 +148,39 @@ class Checkpoints:
     def _assign(
         self, path: pathlib.Path, names: Sequence[str], arrays: list[np.ndarray]
     ) -> None:
-        expected = self._paths()
-        if names != expected:
+        saved = dict(zip(_distinct(names), arrays, strict=True))
+        known = dict(
+            zip(_distinct(self._paths()), self._variables, strict=True)
+        )
+        # The state of methods may be missing or of an older version.
+        state = {id(v): v.path.partition("/")[0] for v in self._method_state()}
+        missing = [n for n in {*known} - {*saved} if id(known[n]) not in state]
+        unknown = [
+            n
+            for n in {*saved} - {*known}
+            if n.partition("/")[0] not in state.values()
+        ]
+        if missing or unknown:
             raise errors.UserError(
-                f"{path} belongs to another model ({len(names)} variables, "
-                f"expected {len(expected)}); use another run directory."
+                f"{path} belongs to another model ({len(saved)} variables, "
+                f"expected {len(known)}); use another run directory."
             )
-        for variable, array in zip(self._variables, arrays, strict=True):
+        for name in known.keys() & saved.keys():
+            variable, array = known[name], saved[name]
             # NumPy stores types such as bfloat16 as bytes.
             variable.assign(
                 array.view(keras.backend.standardize_dtype(variable.dtype))
                 if array.dtype.kind == "V"
                 else array
             )
+
+    def _method_state(self) -> list[keras.Variable]:
+        return [
+            variable
+            for layer in self._model._flatten_layers()
+            if isinstance(layer, Stateful)
+            for variable in layer.variables
+        ]
 
     def _paths(self) -> list[str]:
         return [
@@ -175,6 +197,16 @@ class Checkpoints:
 
 def _arrays(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(variable) for variable in variables]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Appends a number to the second of two equal names, and so on."""
+    counts = collections.Counter()
+    distinct = []
+    for name in names:
+        counts[name] += 1
+        distinct.append(f"{name} {counts[name]}" if counts[name] > 1 else name)
+    return distinct
 
 
 def _numbered(

@@ -1,0 +1,169 @@
+"""State that methods keep from step to step, outside of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+State = dict[str, tf.Tensor]
+
+
+class Stateful(keras.layers.Layer):
+    """A layer whose state is no weight.
+
+    Keras keeps the seed of a `Dropout` among its `variables` but not among its
+    `weights`; this layer does the same with its state. Weights of a model
+    without the layer therefore fit a model with it. `.keras` and `.weights.h5`
+    files and `tf.train.Checkpoint` hold the state; loading a file without it
+    starts afresh.
+
+    A method names its state in `initial_state`, reads it from `state`, and
+    replaces it by `keep`.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # Past Keras, which would count variables in attributes as weights.
+        object.__setattr__(self, "_kept", {})
+        object.__setattr__(self, "_fresh", {})
+        self._own_names: tuple[str, ...] = ()
+
+    def initial_state(self, num_losses: int) -> State:
+        """Returns the state before the first step, a dict of tensors.
+
+        Args:
+            num_losses: T.
+        """
+        return {}
+
+    @property
+    def state(self) -> State:
+        """The tensors named in `initial_state`, as they are now.
+
+        Raises:
+            ValueError: If the layer is not built.
+        """
+        if not self.built:
+            raise ValueError(
+                f"{type(self).__name__} has no state before it is built. Call "
+                "it, train a model with it, or use `recipe.build(num_losses)`."
+            )
+        return {
+            k: tf.identity(v.value) for k, v in self.state_variables.items()
+        }
+
+    @property
+    def state_variables(self) -> dict[str, keras.Variable]:
+        """The variables of `state`, by name."""
+        return {name: self._kept[name] for name in self._own_names}
+
+    def keep(self, **values: tf.Tensor) -> None:
+        """Replaces parts of the state, unless a value is not finite.
+
+        Args:
+            **values: New values by name, equal on every replica.
+
+        Raises:
+            ValueError: If a name is not in `initial_state`.
+        """
+        unknown = sorted({*values} - {*self._own_names})
+        if unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no state {unknown}. Its "
+                f"`initial_state` names {list(self._own_names)}."
+            )
+        values = {
+            name: tf.cast(value, self._kept[name].dtype)
+            for name, value in values.items()
+        }
+        finite = [
+            tf.reduce_all(tf.math.is_finite(value))
+            for value in values.values()
+            if value.dtype.is_floating
+        ]
+        finite = tf.reduce_all([True, *finite])
+        for name, value in values.items():
+            variable = self._kept[name]
+            variable.assign(tf.where(finite, value, variable.value))
+
+    def make_state(self, num_losses: int | None) -> None:
+        """Creates the variables, once.
+
+        Args:
+            num_losses: T; if None, only what does not depend on it.
+
+        Raises:
+            ValueError: If variables exist for another number of losses.
+        """
+        with tf.init_scope():
+            hidden = self._hidden_state()
+            own = {} if num_losses is None else self.initial_state(num_losses)
+            values = {
+                name: tf.convert_to_tensor(value)
+                for name, value in {**hidden, **own}.items()
+            }
+        for name, value in values.items():
+            if name not in self._kept:
+                self._add(name, value)
+            elif self._kept[name].shape != value.shape:
+                raise ValueError(
+                    f"{type(self).__name__} keeps state for another number of "
+                    f"losses: `{name}` of shape {self._kept[name].shape}. "
+                    f"Received: {num_losses} losses, shape {value.shape}."
+                )
+        self._own_names = self._own_names or tuple(own)
+
+    def _hidden_state(self) -> State:
+        """Returns the initial values of what the base classes keep."""
+        return {}
+
+    def _add(self, name: str, value: tf.Tensor) -> None:
+        variable = keras.Variable(
+            lambda shape, dtype=None: tf.cast(value, dtype),
+            shape=tuple(value.shape),
+            dtype=value.dtype.name,
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+            name=name,
+        )
+        self._kept[name] = variable
+        self._fresh[name] = value
+        self._handle_deferred_dependencies(name, variable)
+
+    # `tf.train.Checkpoint` asks these two for what it saves and restores.
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        children = super()._trackable_children(save_type, **kwargs)
+        return {**children, **self._kept}
+
+    def _lookup_dependency(self, name, *args, **kwargs):
+        if name in self._kept:
+            return self._kept[name]
+        return super()._lookup_dependency(name, *args, **kwargs)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The state, then the variables that Keras tracks."""
+        return [*self._kept.values(), *super().variables]
+
+    def save_own_variables(self, store) -> None:
+        """Saves the state, then the weights, by number as Keras does."""
+        for i, variable in enumerate(self._own_variables()):
+            store[str(i)] = variable
+
+    def load_own_variables(self, store) -> None:
+        """Loads the state and the weights; absent state starts afresh."""
+        for i, variable in enumerate(self._own_variables()):
+            if str(i) in store.keys():  # noqa: SIM118
+                variable.assign(store[str(i)])
+            elif i < len(self._kept):
+                variable.assign(self._fresh[variable.name])
+
+    def _own_variables(self) -> Sequence[keras.Variable]:
+        return [
+            *self._kept.values(),
+            *self._trainable_variables,
+            *self._non_trainable_variables,
+        ]
