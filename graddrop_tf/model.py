@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -12,7 +14,9 @@ from graddrop_tf.checks import check_count
 from graddrop_tf.recipe import Recipe
 from graddrop_tf.step import clipping
 from graddrop_tf.step.compiled_loss import PerLossCompileLoss
+from graddrop_tf.step.epochs import with_epoch_ends
 from graddrop_tf.step.forward import Taped, forward
+from graddrop_tf.step.second_pass import SecondPass
 from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
 
@@ -172,34 +176,50 @@ class MultiLossModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    @functools.wraps(keras.Model.fit)
+    def fit(self, *args, **kwargs):  # noqa: D102
+        fit = super().fit
+        bound = with_epoch_ends(fit, self.recipe_state, args, kwargs)
+        return fit(*bound.args, **bound.kwargs)
+
     def train_step(self, data):
         """Runs one step: losses, a gradient for each, combine, update."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = keras.tree.map_structure(_as_tensor, x)
-        state = self.recipe_state
-        taped = self._forward(x, y, sample_weight)
-        scale = self.optimizer.scale_loss(tf.ones([]))
-        factors = state.loss_weights(taped.losses) * scale
-        per_loss = taped.per_loss(factors)
-        combined, norms = state.combine(per_loss, self.loss_chunk_size)
-        variables = self.trainable_variables
-        grads = taped.gradients(combined, factors, scale, variables)
-        if variables:
-            pairs = zip(grads, variables, strict=True)
-            self.optimizer.apply_gradients(pairs)
-        state.update(taped.losses, norms, factors)
+        state, variables = self.recipe_state, self.trainable_variables
+
+        def losses_of(y_pred):
+            return self.per_loss_values(y, y_pred, sample_weight)
+
+        again = state.needs_losses_after and SecondPass(self.trunk, self.heads)
+        with state.drawing():
+            taped = self._forward(x, losses_of)
+            scale = self.optimizer.scale_loss(tf.ones([]))
+            losses = state.global_losses(taped.losses)
+            factors = state.loss_weights(losses) * scale
+            per_loss = taped.per_loss(factors)
+            combined, norms = state.combine(per_loss, self.loss_chunk_size)
+            grads = taped.gradients(combined, factors, scale, variables)
+            if variables:
+                pairs = zip(grads, variables, strict=True)
+                self.optimizer.apply_gradients(pairs)
+            state.update(losses, norms)
+            if again:
+                state.update_after(losses, again.losses(x, losses_of))
         self._track_loss(taped.total(), x)
         return self.compute_metrics(
             x, y, taped.y_pred, sample_weight=sample_weight
         )
 
-    def _forward(self, x, y, sample_weight) -> Taped:
+    def _forward(self, x, losses_of) -> Taped:
+        state = self.recipe_state
         return forward(
             self.trunk,
             self.heads,
             x,
-            lambda y_pred: self.per_loss_values(y, y_pred, sample_weight),
-            self.recipe_state.gradient_penalty,
+            losses_of,
+            penalty_factor=state.gradient_penalty,
+            per_loss=state.needs_per_loss_gradients,
         )
 
     def _track_loss(self, total: tf.Tensor, x) -> None:

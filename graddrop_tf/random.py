@@ -19,14 +19,22 @@ _THREAD = threading.local()
 
 
 @dataclasses.dataclass
-class _Scope:
+class Scope:
+    """Where the draws of a step stand.
+
+    Attributes:
+        step: The step.
+        lane: As in `drawing`.
+        num_draws: Number of draws so far.
+    """
+
     step: tf.Tensor
-    lane: tuple[tf.Tensor, int] | None
+    lane: tuple[tf.Tensor, int] | None = None
     num_draws: int = 0
 
 
 @contextlib.contextmanager
-def drawing(step: tf.Tensor, lane: tuple[tf.Tensor, int] | None = None):
+def drawing(step: tf.Tensor | int, lane: tuple[tf.Tensor, int] | None = None):
     """Sets the position of the draws inside in the random stream.
 
     Args:
@@ -37,12 +45,26 @@ def drawing(step: tf.Tensor, lane: tuple[tf.Tensor, int] | None = None):
             once, so the draw itself does not depend on `index`.
 
     Yields:
-        Nothing.
+        The `Scope`.
+    """
+    with resumed(Scope(step, lane)) as scope:
+        yield scope
+
+
+@contextlib.contextmanager
+def resumed(scope: Scope):
+    """Continues the draws of a scope; the scope itself does not change.
+
+    Args:
+        scope: What `drawing` yielded.
+
+    Yields:
+        A `Scope` of its own.
     """
     outer = getattr(_THREAD, "scope", None)
-    _THREAD.scope = _Scope(step, lane)
+    _THREAD.scope = dataclasses.replace(scope)
     try:
-        yield
+        yield _THREAD.scope
     finally:
         _THREAD.scope = outer
 

@@ -59,10 +59,16 @@ def squared_errors(y_true, y_pred):
     return (y_true - y_pred) ** 2
 
 
-def loss_weights(model):
-    """Reads the variable that the example calls `weights`."""
-    (variable,) = [v for v in model.variables if v.name == "weights"]
-    return variable.numpy()
+def variable(model, name):
+    """Reads a variable of the example's state."""
+    (found,) = [v for v in model.variables if v.name == name]
+    return found.numpy()
+
+
+def assert_saved(model, name, tmp_path):
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(variable(loaded, name), variable(model, name))
 
 
 def test_add_a_method(monkeypatch):
@@ -78,19 +84,39 @@ def test_add_a_method(monkeypatch):
         np.testing.assert_allclose(2 * half, total, rtol=1e-5)
 
 
-def test_add_a_weighting(monkeypatch, tmp_path):
+def test_add_a_method_that_remembers(monkeypatch, tmp_path):
+    section = "Add a method that remembers"
+    name, _, (row,) = add(section, METHODS, monkeypatch)
+    test_values.test_combined_gradients(row_of(row), "float32")
+    for law in laws.COMBINER_LAWS:
+        law(test_every_method.build(name))
+    _, model = train_one_step(name)
+    shares = variable(model, "shares")
+    # The second loss starts with the larger gradient.
+    assert shares[0] < 0.5 < shares[1]
+    assert_saved(model, "shares", tmp_path)
+
+
+def test_add_a_weighting(monkeypatch):
     name, _, (row,) = add("Add a weighting", METHODS, monkeypatch)
     test_values.test_weights(row_of(row))
     for law in laws.WEIGHTING_LAWS:
         law(test_every_method.build(name))
+    train_one_step(name)
+
+
+def test_add_a_weighting_that_sees_gradients(monkeypatch, tmp_path):
+    section = "Add a weighting that sees gradients"
+    name, _, (row,) = add(section, METHODS, monkeypatch)
+    test_values.test_weights(row_of(row))
+    for law in laws.WEIGHTING_LAWS:
+        law(test_every_method.build(name))
     _, model = train_one_step(name)
-    weights = loss_weights(model)
+    weights = variable(model, "weights")
     # The second loss starts with the larger gradient.
     assert weights[1] < 1.0 < weights[0]
     assert weights.sum() == pytest.approx(2.0)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loss_weights(loaded), weights)
+    assert_saved(model, "weights", tmp_path)
 
 
 def test_add_an_experiment(monkeypatch, tmp_path, capsys):

@@ -53,6 +53,23 @@ def test_custom_loops_run_in_order(tmp_path, monkeypatch):
     assert (tmp_path / "model.keras").exists()
 
 
+def test_weights_go_both_ways(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_python("docs/methods.md")
+    for a, b in zip(*(names[n].get_weights() for n in ("model", "plain"))):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", gd.METHODS)
+def test_every_method_has_a_row(name):
+    (row,) = re.findall(rf"^\| `{name}[(`].*", TEXTS["docs/methods.md"], re.M)[
+        :1
+    ]
+    assert f"`gd.{gd.METHODS[name].__name__}`" in row or (
+        f"`gd.methods.{gd.METHODS[name].__name__}`" in row
+    )
+
+
 def test_many_devices_train_a_model(monkeypatch):
     # A process that has started TensorFlow cannot join other workers.
     name = "docs/many_devices.md"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import tensorflow as tf
@@ -37,6 +37,10 @@ class Stateful(keras.layers.Layer):
             num_losses: T.
         """
         return {}
+
+    def start(self, num_losses: int) -> State:
+        """Returns all of the state before the first step."""
+        return self.initial_state(num_losses)
 
     @property
     def state(self) -> State:
@@ -78,12 +82,7 @@ class Stateful(keras.layers.Layer):
             name: tf.cast(value, self._kept[name].dtype)
             for name, value in values.items()
         }
-        finite = [
-            tf.reduce_all(tf.math.is_finite(value))
-            for value in values.values()
-            if value.dtype.is_floating
-        ]
-        finite = tf.reduce_all([True, *finite])
+        finite = all_finite(values.values())
         for name, value in values.items():
             variable = self._kept[name]
             variable.assign(tf.where(finite, value, variable.value))
@@ -99,7 +98,7 @@ class Stateful(keras.layers.Layer):
         """
         with tf.init_scope():
             hidden = self._hidden_state()
-            own = {} if num_losses is None else self.initial_state(num_losses)
+            own = {} if num_losses is None else self.start(num_losses)
             values = {
                 name: tf.convert_to_tensor(value)
                 for name, value in {**hidden, **own}.items()
@@ -167,3 +166,13 @@ class Stateful(keras.layers.Layer):
             *self._trainable_variables,
             *self._non_trainable_variables,
         ]
+
+
+def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
+    """Returns whether all values of all tensors are finite."""
+    finite = [
+        tf.reduce_all(tf.math.is_finite(tensor))
+        for tensor in tensors
+        if tensor.dtype.is_floating
+    ]
+    return tf.reduce_all([True, *finite])

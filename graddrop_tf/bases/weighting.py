@@ -1,67 +1,149 @@
-"""The shape that all weighting methods share: losses, norms -> weights."""
+"""The shape that all weighting methods share: losses -> weights."""
 
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import tensorflow as tf
 
+from graddrop_tf.bases import means
 from graddrop_tf.bases.configuration import Configurable
-from graddrop_tf.bases.state import State, Stateful
+from graddrop_tf.bases.state import State, Stateful, all_finite
 
 
 class Weighting(Configurable, Stateful):
     """Base class of the methods that weight losses.
 
-    The mathematics is in three functions of a state; the layer keeps that
-    state in variables, which are saved with the model.
+    A method implements `weights_of`, and `next_state` if it remembers. Both
+    are pure functions of a state that `initial_state` names; the layer keeps
+    it in variables, which are saved with the model. A method that draws
+    derives from `gd.RandomDraws` as well. What else it needs, it declares;
+    what it does not declare costs nothing:
 
-    A class attribute `search_space` declares ranges, as in `gd.Combiner`.
+    - `needs_norms`: the norms of the losses' gradients, for `next_state`; a
+      backward pass through the heads for each loss. Without them a weighting
+      costs one backward pass, as the plain sum does.
+    - `needs_means`: `next_window`, called with the mean losses of each epoch,
+      or of each `window` steps where that is a number.
+    - `needs_losses_after`: `next_state_after`, called with the losses of the
+      same batch after the update; a forward pass more.
+
+    `search_space` declares ranges, as in `gd.Combiner`.
 
     Args:
         **kwargs: `name`, `dtype`.
+
+    Attributes:
+        window: Number of steps of a window of means; None: an epoch.
 
     Raises:
         ValueError: If the number of losses changes.
 
     Example:
         >>> @keras.saving.register_keras_serializable()
-        ... class ByNorm(gd.Weighting):
-        ...     def initial_state(self, num_losses):
-        ...         return {"weights": tf.ones([num_losses])}
-        ...     def weights_of(self, state):
-        ...         return state["weights"]
-        ...     def next_state(self, state, losses, norms):
-        ...         return {"weights": tf.reduce_mean(norms) / norms}
+        ... class Inverse(gd.Weighting):
+        ...     def weights_of(self, state, losses):
+        ...         return 1.0 / losses
     """
+
+    needs_norms: ClassVar[bool] = False
+    needs_means: ClassVar[bool] = False
+    needs_losses_after: ClassVar[bool] = False
+    window: int | None = None
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.num_losses: int | None = None
 
     @abc.abstractmethod
-    def initial_state(self, num_losses: int) -> State:
-        """Returns the state before the first step, a dict of tensors."""
+    def weights_of(self, state: State, losses: tf.Tensor) -> tf.Tensor:
+        """Returns the weights of this step, `float32` of shape `[T]`.
 
-    @abc.abstractmethod
-    def weights_of(self, state: State) -> tf.Tensor:
-        """Returns the weights of a state, `float32` of shape `[T]`."""
+        Args:
+            state: The state before this step.
+            losses: `[T]`, of this step, unweighted, of the global batch.
+        """
 
-    @abc.abstractmethod
     def next_state(
-        self, state: State, losses: tf.Tensor, norms: tf.Tensor
+        self, state: State, losses: tf.Tensor, norms: tf.Tensor | None
+    ) -> State:
+        """Returns what a step changes in the state.
+
+        Args:
+            state: The state before.
+            losses: As in `weights_of`.
+            norms: `[T]`, the L2 norms of the unweighted losses' gradients
+                with respect to the activations, of the global batch; None
+                unless `needs_norms`.
+
+        Returns:
+            New values by name, of the same shapes and dtypes.
+        """
+        return {}
+
+    def next_window(self, state: State, means: tf.Tensor) -> State:
+        """Returns what the end of a window changes in the state.
+
+        Args:
+            state: The state before.
+            means: `[T]`, the mean of each loss over the steps of the window.
+        """
+        return {}
+
+    def next_state_after(
+        self, state: State, losses: tf.Tensor, losses_after: tf.Tensor
+    ) -> State:
+        """Returns what the losses after the update change in the state.
+
+        Args:
+            state: The state, after `next_state`.
+            losses: As in `weights_of`.
+            losses_after: The losses of the same batch by the new weights.
+        """
+        return {}
+
+    def start(self, num_losses):
+        """See base class; with the window of means, if it is needed."""
+        window = means.start(num_losses) if self.needs_means else {}
+        return {**super().start(num_losses), **window}
+
+    def advance(
+        self, state: State, losses: tf.Tensor, norms: tf.Tensor | None = None
     ) -> State:
         """Returns the state after a step.
 
         Args:
-            state: The state before.
-            losses: `[T]`, unweighted, of the global batch.
-            norms: `[T]`, the L2 norms of the unweighted losses' gradients
-                with respect to the activations, of the global batch.
-
-        Returns:
-            A state with the same keys, shapes and dtypes.
+            state: The state before, at first that of `start`.
+            losses: As in `next_state`.
+            norms: As in `next_state`.
         """
+        after = {**state, **self.next_state(state, losses, norms)}
+        if not self.needs_means:
+            return after
+        after.update(means.add(after, losses))
+        if self.window is None:
+            return after
+        return self._end_window(after, means.count(after) >= self.window)
+
+    def end_epoch(self, state: State) -> State:
+        """Returns the state after an epoch.
+
+        Args:
+            state: The state after its last step.
+        """
+        if not self.needs_means or self.window is not None:
+            return state
+        return self._end_window(state, means.count(state) > 0)
+
+    def _end_window(self, state: State, ends: tf.Tensor) -> State:
+        mean = means.mean(state)
+        changes = {
+            **self.next_window(state, mean),
+            **means.start(mean.shape[0]),
+        }
+        changes = {k: tf.where(ends, v, state[k]) for k, v in changes.items()}
+        return {**state, **changes}
 
     def build(self, num_losses: int) -> None:
         """Creates the variables for T losses.
@@ -78,13 +160,35 @@ class Weighting(Configurable, Stateful):
         self.make_state(num_losses)
         self.built = True
 
-    def current_weights(self) -> tf.Tensor:
-        """Returns the weights to use in this step, `[T]`."""
-        return self.weights_of(self.state)
+    def current_weights(self, losses: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the weights to use in this step, `[T]`.
 
-    def update(self, losses: tf.Tensor, norms: tf.Tensor) -> None:
+        Args:
+            losses: As in `weights_of`; None for a method that does not look
+                at them.
+        """
+        return tf.cast(self.weights_of(self.state, losses), tf.float32)
+
+    def update(self, losses: tf.Tensor, norms: tf.Tensor | None = None) -> None:
         """Advances the variables by a step, unless it is not finite."""
-        self.keep(**self.next_state(self.state, losses, norms))
+        state = self.state
+        after = self.advance(state, losses, norms)
+        self._keep_if_finite([losses, norms], state, after)
+
+    def update_after(self, losses: tf.Tensor, losses_after: tf.Tensor) -> None:
+        """Shows the method the losses of the same batch after the update."""
+        state = self.state
+        after = {**state, **self.next_state_after(state, losses, losses_after)}
+        self._keep_if_finite([losses, losses_after], state, after)
+
+    def _keep_if_finite(self, seen, state: State, after: State) -> None:
+        finite = all_finite([value for value in seen if value is not None])
+        kept = {k: tf.where(finite, after[k], state[k]) for k in state}
+        self.keep(**kept)
+
+    def update_epoch(self) -> None:
+        """Ends an epoch."""
+        self.keep(**self.end_epoch(self.state))
 
     def get_build_config(self):
         """Returns the number of losses, to rebuild the variables."""

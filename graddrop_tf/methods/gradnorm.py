@@ -25,8 +25,11 @@ class GradNorm(Weighting):
 
     Norms `N_i = w_i |g_i|` are pulled to `mean(N) r_i^alpha`, where r_i is
     the relative inverse training rate of loss i, by a step of SGD on
-    `sum |N_i - target_i|`; the weights stay positive and sum to T. Losses
-    are expected to be positive.
+    `sum |N_i - target_i|`; the weights stay positive and sum to T.
+
+    L_i(0) is the first value of loss i above 0. Before, such as while its
+    labels are missing, it counts as training at the mean rate. A loss below 0
+    later counts as 0.
 
     Reference: Chen et al., ICML 2018, Eq. 1 and 2.
 
@@ -42,6 +45,7 @@ class GradNorm(Weighting):
         >>> recipe = gd.Recipe(weighting=gd.GradNorm(alpha=1.5))
     """
 
+    needs_norms = True
     search_space: ClassVar[Mapping[str, str]] = {"alpha": "uniform(0.0, 3.0)"}
 
     def __init__(
@@ -65,11 +69,11 @@ class GradNorm(Weighting):
         """See base class."""
         return {
             "weights": tf.ones([num_losses]),
+            # 0 until a loss is above 0 for the first time.
             "initial_losses": tf.zeros([num_losses]),
-            "started": tf.zeros([]),
         }
 
-    def weights_of(self, state):
+    def weights_of(self, state, losses):
         """See base class."""
         return state["weights"]
 
@@ -78,16 +82,34 @@ class GradNorm(Weighting):
         w = state["weights"]
         losses, norms = tf.cast(losses, w.dtype), tf.cast(norms, w.dtype)
         initial = tf.where(
-            state["started"] > 0, state["initial_losses"], losses
+            state["initial_losses"] > 0, state["initial_losses"], losses
         )
-        ratio = linalg.safe_ratio(losses, initial)
+        initial = _zero_below(initial)
+        started = tf.not_equal(initial, 0)
+        ratio = _zero_below(linalg.safe_ratio(losses, initial))
+        ratio = _mean_where_not(started, ratio)
         r = linalg.safe_ratio(ratio, tf.reduce_mean(ratio))
         weighted = w * norms
-        target = tf.reduce_mean(weighted) * r**self.alpha
+        # A loss without labels so far has no say in the mean norm.
+        present = started | tf.not_equal(norms, 0)
+        mean = tf.reduce_mean(_mean_where_not(present, weighted))
+        target = mean * r**self.alpha
         w -= self.learning_rate * norms * tf.sign(weighted - target)
         w = tf.maximum(w, _SMALLEST_WEIGHT)
         return {
             "weights": w * (w.shape[0] / tf.reduce_sum(w)),
             "initial_losses": initial,
-            "started": tf.ones_like(state["started"]),
         }
+
+
+def _zero_below(values: tf.Tensor) -> tf.Tensor:
+    """Returns 0 in place of negative values; keeps NaN."""
+    return tf.where(values < 0, tf.zeros_like(values), values)
+
+
+def _mean_where_not(counted: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of the values that count in place of the others."""
+    zeros = tf.zeros_like(values)
+    total = tf.reduce_sum(tf.where(counted, values, zeros))
+    count = tf.reduce_sum(tf.cast(counted, values.dtype))
+    return tf.where(counted, values, linalg.safe_ratio(total, count))

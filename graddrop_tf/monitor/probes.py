@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places
+from graddrop_tf import places, random
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop.layer import SignDropout
@@ -24,14 +24,14 @@ class Place:
     Attributes:
         name: Name of the combiner; "" in a `gd.MultiLossModel`.
         combiner: The layer that combines them.
-        step: Scalar from which the combiner derives its random draws.
+        scope: Where the combiner's random draws begin.
         activations: A; a list of T tensors if batch separated.
         gradients: T tensors.
     """
 
     name: str
     combiner: Combiner
-    step: tf.Tensor
+    scope: random.Scope
     activations: tf.Tensor | list[tf.Tensor]
     gradients: list[tf.Tensor]
 
@@ -98,11 +98,12 @@ class _ModelProbe(Probe):
             tape.watch(activations)
             y_pred = model.heads(activations, training=True)
             losses = model.per_loss_values(y, y_pred, sample_weight)
-        factors = state.loss_weights(losses) * factor
+        with state.drawing() as scope:
+            weights = state.loss_weights(state.global_losses(losses))
         place = places.of(activations)
-        gradients = LossGradients(tape, losses, place, factors).of()
-        step = state.combiner.next_step()
-        return [Place("", state.combiner, step, activations, gradients)]
+        per_loss = LossGradients(tape, losses, place, weights * factor)
+        gradients = per_loss.of(range(per_loss.num_losses))
+        return [Place("", state.combiner, scope, activations, gradients)]
 
 
 class _LayerProbe(Probe):
@@ -162,7 +163,7 @@ class _LayerProbe(Probe):
             Place(
                 combiner.name,
                 combiner,
-                step,
+                random.Scope(step),
                 branches if separate else branches[0],
                 [tf.convert_to_tensor(g) for g in arrived],
             )

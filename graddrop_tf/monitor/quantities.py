@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from graddrop_tf import linalg, places, random
@@ -152,7 +153,8 @@ def measure(
     masks = [m for m in methods if isinstance(m, SignDropout)]
     mask = masks[0] if masks else graddrop
     masked = combined = gradients
-    with random.drawing(place.step):
+    # The methods start from the state of training.
+    with keras.StatelessScope(), random.resumed(place.scope):
         for method in methods:
             if method is mask:
                 masked = combined

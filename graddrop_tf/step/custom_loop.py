@@ -53,15 +53,19 @@ def compute_gradients(
     _check(tape, state)
     state.set_losses(count_losses(losses), state.combiner.loss_names)
     scale = tf.ones([]) if optimizer is None else optimizer.scale_loss(1.0)
-    factors = state.loss_weights(losses) * scale
-    gradients = LossGradients(tape, losses, places.of(activations), factors)
-    combined, norms = state.combine(gradients)
+    with state.drawing():
+        global_losses = state.global_losses(losses)
+        factors = state.loss_weights(global_losses) * scale
+        place = places.of(activations)
+        gradients = LossGradients(tape, losses, place, factors)
+        combined, norms = state.combine(gradients)
+        state.update(global_losses, norms)
     variables = [getattr(v, "value", v) for v in variables]
-    trunk = tape.gradient(activations, variables, output_gradients=combined)
-    heads = gradients.of_sum(variables)
-    pairs = zip(trunk, heads, strict=True)
-    grads = [head if shared is None else shared for shared, head in pairs]
-    state.update(losses, norms, factors)
+    grads = gradients.of_sum(variables)
+    if combined is not None:
+        trunk = tape.gradient(activations, variables, output_gradients=combined)
+        pairs = zip(trunk, grads, strict=True)
+        grads = [head if shared is None else shared for shared, head in pairs]
     return clipping.clip_unreduced(grads, state.global_clipnorm, scale)
 
 

@@ -27,8 +27,10 @@ class Taped:
         trunk_terms: Regularisers and `add_loss` terms of the trunk.
         heads_terms: The same of the heads.
         trunk_tape: Recorded the trunk.
-        heads_tape: Recorded the heads and their variables.
-        activations_tape: Recorded the heads from the activations on.
+        heads_tape: Recorded the heads and their variables; from the
+            activations on for the plain sum.
+        activations_tape: Recorded the heads from the activations on, for the
+            gradients of the losses one by one.
         penalty: The gradient penalty, or None.
     """
 
@@ -60,10 +62,11 @@ class Taped:
         """Computes the gradient of each variable.
 
         The trunk receives the combined gradient, the heads that of the sum of
-        their losses, both that of terms which are not losses.
+        their losses, both that of terms which are not losses. The plain sum
+        takes one backward pass through the heads and one through the trunk.
 
         Args:
-            combined: The gradient at the activations.
+            combined: The gradient at the activations; None for the plain sum.
             factors: `[T]`, what the losses are multiplied by.
             scale: The loss scale.
             variables: Variables of the trunk and the heads.
@@ -72,40 +75,55 @@ class Taped:
             Gradients in the order of `variables`, None for one that nothing
             depends on.
         """
-        trunk, heads = (p.trainable_variables for p in (self.trunk, self.heads))
-        sums = _SumOfGradients(variables)
-        sums.add(trunk, lambda v: self._of_trunk(v, combined, scale))
-        weighted = LossGradients(
-            self.heads_tape, self.losses, places.of(self.activations), factors
+        wanted = {id(v) for v in variables}
+        trunk, heads = (
+            [v for v in part.trainable_variables if id(v) in wanted]
+            for part in (self.trunk, self.heads)
         )
-        sums.add(heads, weighted.of_sum)
-        if self.heads_terms:
-            sums.add(
-                heads,
-                lambda v: self.heads_tape.gradient(
-                    self.heads_terms,
-                    v,
-                    output_gradients=_seeds(self.heads_terms, scale),
-                ),
+        if combined is None:
+            combined, of_heads = self._of_sum(
+                [self.activations, _values(heads)], factors, scale
             )
-        if self.penalty is not None:
-            sums.add(variables, lambda v: self.penalty.gradients(v, scale))
-        return sums.values()
-
-    def _of_trunk(self, variables, combined, scale):
-        if self.heads_terms:
-            added = self.activations_tape.gradient(
-                self.heads_terms,
-                self.activations,
-                output_gradients=_seeds(self.heads_terms, scale),
-                unconnected_gradients="zero",
-            )
-            combined = keras.tree.map_structure(tf.add, combined, added)
-        return self.trunk_tape.gradient(
+            combined = places.of(self.activations).dense(combined)
+        else:
+            of_heads = self._of_sum(_values(heads), factors, scale)
+            combined = self._with_terms(combined, scale)
+        of_trunk = self.trunk_tape.gradient(
             [self.activations, self.trunk_terms],
-            variables,
+            _values(trunk),
             output_gradients=[combined, _seeds(self.trunk_terms, scale)],
         )
+        pairs = zip([*trunk, *heads], [*of_trunk, *of_heads], strict=True)
+        found = {id(variable): gradient for variable, gradient in pairs}
+        grads = [found.get(id(v)) for v in variables]
+        if self.penalty is None:
+            return grads
+        return _add_gradients(
+            grads, self.penalty.gradients(_values(variables), scale)
+        )
+
+    def _of_sum(self, sources, factors, scale):
+        """Computes the gradients of all losses and terms of the heads."""
+        losses = LossGradients(
+            self.heads_tape, self.losses, places.of(self.activations), factors
+        )
+        return self.heads_tape.gradient(
+            [self.losses, self.heads_terms],
+            sources,
+            output_gradients=[losses.seeds, _seeds(self.heads_terms, scale)],
+        )
+
+    def _with_terms(self, combined, scale):
+        """Adds the gradients of the heads' terms at the activations."""
+        if not self.heads_terms:
+            return combined
+        added = self.activations_tape.gradient(
+            self.heads_terms,
+            self.activations,
+            output_gradients=_seeds(self.heads_terms, scale),
+            unconnected_gradients="zero",
+        )
+        return keras.tree.map_structure(tf.add, combined, added)
 
     def total(self) -> tf.Tensor:
         """Returns the sum of the losses and of all other terms."""
@@ -123,6 +141,7 @@ def forward(
     x,
     losses_of: Callable[[Any], Losses],
     penalty_factor: float = 0.0,
+    per_loss: bool = True,
 ) -> Taped:
     """Runs trunk, heads and losses, and records them.
 
@@ -132,6 +151,8 @@ def forward(
         x: The inputs.
         losses_of: Maps the outputs to the T losses.
         penalty_factor: Weight of the gradient penalty on the inputs.
+        per_loss: Whether the gradients of the losses are needed one by one,
+            or their plain sum alone.
     """
 
     def record():
@@ -145,7 +166,7 @@ def forward(
                 persistent=True, watch_accessed_variables=False
             ) as activations_tape,
         ):
-            activations_tape.watch(activations)
+            (activations_tape if per_loss else heads_tape).watch(activations)
             y_pred = heads(activations, training=True)
             losses = losses_of(y_pred)
             heads_terms = _added_losses(heads)
@@ -185,26 +206,15 @@ def _sum_over_replicas(heads: keras.Model) -> bool:
     )
 
 
-class _SumOfGradients:
-    """Gradients of several terms, summed by variable."""
+def _values(variables) -> list[tf.Variable]:
+    return [v.value for v in variables]
 
-    def __init__(self, variables):
-        self._sums = {v.path: None for v in variables}
 
-    def add(self, variables, gradients_of: Callable) -> None:
-        """Adds `gradients_of(variables)`; None counts as zero."""
-        variables = [v for v in variables if v.path in self._sums]
-        if not variables:
-            return
-        grads = gradients_of([v.value for v in variables])
-        for variable, gradient in zip(variables, grads, strict=True):
-            before = self._sums[variable.path]
-            if before is None or gradient is None:
-                total = before if gradient is None else gradient
-            else:
-                total = tf.convert_to_tensor(before) + gradient
-            self._sums[variable.path] = total
-
-    def values(self):
-        """Returns the sums in the order of the variables."""
-        return list(self._sums.values())
+def _add_gradients(first, second) -> list[tf.Tensor | tf.IndexedSlices | None]:
+    """Adds gradients one by one; None counts as zero."""
+    return [
+        (a if b is None else b)
+        if a is None or b is None
+        else tf.convert_to_tensor(a) + b
+        for a, b in zip(first, second, strict=True)
+    ]

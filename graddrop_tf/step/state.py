@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg, random, replicas
+from graddrop_tf import random, replicas
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.checks import check_count
 from graddrop_tf.step.gradients import (
+    KnownGradients,
     Losses,
     LossGradients,
     as_vector,
-    count_losses,
 )
 
 
@@ -59,7 +60,22 @@ class RecipeState(keras.layers.Layer):
     @property
     def needs_per_loss_gradients(self) -> bool:
         """Whether the gradients of the losses are needed one by one."""
-        return bool(self.combiner.combiners) or self.weighting is not None
+        return bool(self.combiner.combiners) or (
+            self.weighting is not None and self.weighting.needs_norms
+        )
+
+    @property
+    def needs_losses_after(self) -> bool:
+        """Whether `update_after` wants the losses after the update."""
+        return self.weighting is not None and self.weighting.needs_losses_after
+
+    @property
+    def state_variables(self) -> list[keras.Variable]:
+        """What the methods remember, without the step and the seeds."""
+        methods = [*self.combiner.combiners]
+        if self.weighting is not None:
+            methods.append(self.weighting)
+        return [v for m in methods for v in m.state_variables.values()]
 
     def set_losses(
         self, num_losses: int, names: Sequence[str] | None = None
@@ -77,13 +93,44 @@ class RecipeState(keras.layers.Layer):
             self.weighting.build(num_losses)
         self.built = True
 
-    def loss_weights(self, losses: Losses) -> tf.Tensor:
-        """Returns the weights `[T]` of this step, 1 without a weighting."""
-        if self.weighting is None:
-            return tf.ones([count_losses(losses)])
-        return self.weighting.current_weights()
+    @contextlib.contextmanager
+    def drawing(self):
+        """Counts a step; what is drawn inside belongs to it.
 
-    def combine(self, gradients: LossGradients, chunk_size: int | None = None):
+        Yields:
+            The `random.Scope` of the step.
+        """
+        has_methods = self.combiner.combiners or self.weighting is not None
+        step = self.combiner.next_step() if has_methods else 0
+        with random.drawing(step) as scope:
+            yield scope
+
+    def global_losses(self, losses: Losses) -> tf.Tensor:
+        """Returns the losses of the global batch, `[T]`, for a weighting.
+
+        Args:
+            losses: The losses, divided by the number of replicas.
+        """
+        values = as_vector(losses)
+        if self.weighting is None:
+            return values
+        return replicas.sum_over_replicas(values)
+
+    def loss_weights(self, losses: tf.Tensor) -> tf.Tensor:
+        """Returns the weights `[T]` of this step, 1 without a weighting.
+
+        Args:
+            losses: Those that `global_losses` returns.
+        """
+        if self.weighting is None:
+            return tf.ones_like(losses)
+        return self.weighting.current_weights(losses)
+
+    def combine(
+        self,
+        gradients: LossGradients | KnownGradients,
+        chunk_size: int | None = None,
+    ):
         """Computes the gradient that the trunk receives.
 
         Args:
@@ -91,26 +138,26 @@ class RecipeState(keras.layers.Layer):
             chunk_size: How many of them may exist at once.
 
         Returns:
-            The gradient in the structure of the activations, and the norms
-            `[T]` of the per-loss gradients, None without a weighting.
+            The gradient in the structure of the activations, None for the
+            plain sum of the gradients; and the norms `[T]` of the unweighted
+            losses' gradients, None unless the weighting needs them.
         """
         if not self.needs_per_loss_gradients:
-            return gradients.of_sum(), None
-        with random.drawing(self.combiner.next_step()):
-            if chunk_size is not None:
-                return self._stream(gradients, chunk_size)
-            parts = gradients.of()
-            norms = self._norms(parts)
-            place = gradients.place
-            if place.separate:
-                return self.combiner.combine(parts, place.activations), norms
-            return self.combiner.combine_to_sum(parts, place.activations), norms
+            return None, None
+        if chunk_size is not None:
+            return self._stream(gradients, chunk_size)
+        indices = range(gradients.num_losses)
+        parts = gradients.of(indices)
+        norms = self._norms(gradients, parts, indices)
+        place = gradients.place
+        if place.separate:
+            return self.combiner.combine(parts, place.activations), norms
+        return self.combiner.combine_to_sum(parts, place.activations), norms
 
-    def _norms(self, gradients: list[tf.Tensor]) -> tf.Tensor | None:
-        if self.weighting is None:
+    def _norms(self, gradients, parts, indices) -> tf.Tensor | None:
+        if self.weighting is None or not self.weighting.needs_norms:
             return None
-        squares = linalg.squared_norms(gradients, replicas.sum_over_replicas)
-        return tf.sqrt(squares)
+        return gradients.norms(parts, indices)
 
     def _stream(self, gradients: LossGradients, chunk_size: int):
         """Combines chunk by chunk, each after the one before."""
@@ -121,25 +168,38 @@ class RecipeState(keras.layers.Layer):
         for first in range(0, count, chunk_size):
             indices = range(first, min(first + chunk_size, count))
             parts = gradients.of(indices, accumulators)
-            norms.append(self._norms(parts))
+            norms.append(self._norms(gradients, parts, indices))
             accumulators = stream.add(indices, parts)
         total = stream.finish()
-        return total, None if self.weighting is None else tf.concat(norms, 0)
+        return total, None if norms[0] is None else tf.concat(norms, 0)
 
-    def update(self, losses: Losses, norms, factors: tf.Tensor) -> None:
+    def update(self, losses: tf.Tensor, norms: tf.Tensor | None) -> None:
         """Advances the weighting, after its weights were used.
 
         Args:
-            losses: The losses, divided by the number of replicas.
-            norms: Norms of the per-loss gradients, as `combine` returns them.
-            factors: `[T]`, what the losses were multiplied by.
+            losses: Those that `global_losses` returned.
+            norms: Those that `combine` returned.
         """
-        if self.weighting is None:
-            return
-        self.weighting.update(
-            replicas.sum_over_replicas(as_vector(losses)),
-            tf.cast(norms / tf.cast(factors, norms.dtype), tf.float32),
-        )
+        if self.weighting is not None:
+            self.weighting.update(losses, norms)
+
+    def update_after(self, losses: tf.Tensor, losses_after: Losses) -> None:
+        """Shows the weighting the losses of the same batch after the update.
+
+        Does nothing unless `needs_losses_after`.
+
+        Args:
+            losses: Those that `global_losses` returned.
+            losses_after: The new losses, divided by the number of replicas.
+        """
+        if self.needs_losses_after:
+            after = self.global_losses(losses_after)
+            self.weighting.update_after(losses, after)
+
+    def end_epoch(self) -> None:
+        """Tells a weighting that an epoch has ended."""
+        if self.weighting is not None:
+            self.weighting.update_epoch()
 
     def get_build_config(self):
         """Returns the losses, to rebuild the variables."""

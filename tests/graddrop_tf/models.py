@@ -10,8 +10,51 @@ from graddrop_tf.methods import METHODS
 NAMES = ("a", "b", "c")
 NUM_LOSSES = len(NAMES)
 
-# Registering a method enrolls it here, alone and with a weighting or GradDrop.
-ALONE = sorted(METHODS)
+# The pure functions of a method: what they compute is for the laws.
+_MATHEMATICS = {
+    "weigh",
+    "weights_of",
+    "next_state",
+    "next_window",
+    "next_state_after",
+}
+
+
+def way_of_working(method: type) -> tuple:
+    """Returns what two methods share that differ in their mathematics alone."""
+    ours = [c for c in method.__mro__ if c.__module__.startswith("graddrop_tf")]
+    bases = [c for c in ours if c.__module__.startswith("graddrop_tf.bases")]
+    overridden = {
+        name
+        for c in ours
+        if c not in bases
+        for name in vars(c)
+        if not name.startswith("_") and any(hasattr(b, name) for b in bases)
+    }
+    functions = [
+        getattr(method, name)
+        for name in sorted(overridden - _MATHEMATICS - {"initial_state"})
+    ]
+    needs = [n for n in vars(gd.Weighting) if n.startswith("needs_")]
+    return (
+        *bases,
+        *(f.__qualname__ for f in functions if callable(f)),
+        *(getattr(method, name, None) for name in needs),
+        "initial_state" in overridden,
+    )
+
+
+def representatives() -> list[str]:
+    """Returns the first method of each way of working."""
+    first = {}
+    for name, method in METHODS.items():
+        first.setdefault(way_of_working(method), name)
+    return sorted(first.values())
+
+
+# Registering a method enrolls it here, if it works in a way of its own, alone
+# and with a weighting or GradDrop.
+ALONE = representatives()
 COMBINED = [
     "gradnorm+graddrop",
     "gradnorm+random_graddrop",

@@ -35,10 +35,13 @@ import dataclasses
 import pathlib
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf import places
+from graddrop_tf.step.gradients import KnownGradients
 from trainers import errors, files
 from trainers.config import Config, positive
 from trainers.reporting import plots
@@ -100,85 +103,105 @@ class Descent:
             recipe: The methods.
             config: The experiment's values.
         """
-        self._recipe = recipe
         self._num_starts = config.num_starts
         self._state = recipe.build(len(SLOPES))
+        own = {id(v) for v in self._state.state_variables}
+        # The same for all runs.
+        self._seeds = [
+            (v, v.numpy()) for v in self._state.variables if id(v) not in own
+        ]
         self._advance = tf.function(
             self._take_steps, jit_compile=config.jit_compile
         )
 
-    def initial_weighting(self) -> dict[str, tf.Tensor]:
-        """Returns the weighting's state for each start, `[num_starts, ...]`."""
-        weighting = self._state.weighting
-        if weighting is None:
-            return {}
-        return {
-            name: tf.repeat(value[None], self._num_starts, axis=0)
-            for name, value in weighting.initial_state(len(SLOPES)).items()
-        }
+    def initial_state(self) -> list[tf.Tensor]:
+        """Returns the methods' state for each start, `[num_starts, ...]`."""
+        return [
+            tf.repeat(variable.value[None], self._num_starts, axis=0)
+            for variable in self._state.state_variables
+        ]
 
     def advance(
         self,
         weights: tf.Tensor,
-        weighting: dict[str, tf.Tensor],
+        state: list[tf.Tensor],
         first_step: int,
         learning_rate: float,
         num_steps: int,
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Takes some steps with one learning rate.
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+        """Takes an epoch of steps with one learning rate.
 
         Args:
             weights: The weight of each run, `[num_starts]`.
-            weighting: State of the weighting, from `initial_weighting`.
+            state: State of the methods, from `initial_state`.
             first_step: Number of the first step.
             learning_rate: Learning rate of these steps.
             num_steps: Number of steps.
 
         Returns:
-            The weights and the weighting afterwards, and the sum of the losses
+            The weights and the state afterwards, and the sum of the losses
             before each step, `[num_steps, num_starts]`.
         """
         return self._advance(
             weights,
-            weighting,
+            state,
             tf.constant(first_step, tf.int64),
             tf.constant(learning_rate, tf.float32),
             num_steps,
         )
 
-    def _take_steps(
-        self, weights, weighting, first_step, learning_rate, num_steps
-    ):
+    def _take_steps(self, weights, state, first_step, learning_rate, num_steps):
         curve = tf.TensorArray(tf.float32, num_steps, element_shape=[None])
         lanes = tf.range(self._num_starts)
         for index in tf.range(num_steps):
             curve = curve.write(index, tf.reduce_sum(losses(weights), axis=1))
             step = first_step + tf.cast(index, tf.int64)
-            gradients, weighting = tf.vectorized_map(
-                lambda run, step=step: self._one_gradient(step, *run),
-                (lanes, weights, weighting),
+            weights, state = tf.vectorized_map(
+                lambda run, step=step: self._take_step(
+                    step, learning_rate, *run
+                ),
+                (lanes, weights, state),
             )
-            weights -= learning_rate * gradients
-        return weights, weighting, curve.stack()
+        _, state = tf.vectorized_map(self._end_epoch, (lanes, state))
+        return weights, state, curve.stack()
 
-    def _one_gradient(self, step, lane, weight, weighting):
+    def _take_step(self, step, learning_rate, lane, weight, state):
+        """Takes a step of one run."""
+        recipe = self._state
         values, grads = losses(weight), derivatives(weight)
-        if self._state.weighting is not None:
-            weighted = self._state.weighting.weights_of(weighting) * grads
-            weighting = self._state.weighting.next_state(
-                weighting, values, tf.abs(grads)
-            )
-            grads = weighted
-        with gd.random.drawing(step, lane=(lane, self._num_starts)):
-            combined = self._state.combiner.combine(
-                [tf.reshape(grad, [1, 1]) for grad in tf.unstack(grads)],
-                tf.reshape(weight, [1, 1]),
-            )
-        grad = tf.add_n(combined)[0, 0]
-        if self._recipe.global_clipnorm is not None:
-            limit = self._recipe.global_clipnorm
-            grad = tf.clip_by_value(grad, -limit, limit)
-        return grad, weighting
+        with (
+            self._with(state) as scope,
+            gd.random.drawing(step, lane=(lane, self._num_starts)),
+        ):
+            factors = recipe.loss_weights(values)
+            parts = tf.reshape(factors * grads, [len(SLOPES), 1, 1])
+            place = places.of(tf.reshape(weight, [1, 1]))
+            known = KnownGradients(tf.unstack(parts), place, tf.abs(grads))
+            combined, norms = recipe.combine(known)
+            if combined is None:
+                combined = tf.add_n(known.gradients)
+            recipe.update(values, norms)
+            limit = recipe.global_clipnorm
+            if limit is not None:
+                combined = tf.clip_by_value(combined, -limit, limit)
+            weight -= learning_rate * combined[0, 0]
+            recipe.update_after(values, losses(weight))
+        return weight, self._after(scope)
+
+    def _end_epoch(self, run):
+        lane, state = run
+        with self._with(state) as scope:
+            self._state.end_epoch()
+        return lane, self._after(scope)
+
+    def _with(self, state) -> keras.StatelessScope:
+        """Gives the methods the state of one run."""
+        pairs = zip(self._state.state_variables, state, strict=True)
+        return keras.StatelessScope([*pairs, *self._seeds])
+
+    def _after(self, scope: keras.StatelessScope) -> list[tf.Tensor]:
+        variables = self._state.state_variables
+        return [scope.get_current_value(v) for v in variables]
 
 
 def _hits(final: np.ndarray) -> np.ndarray:
@@ -278,12 +301,12 @@ class Toy(experiment.Experiment):
         descent = Descent(run.recipe, config)
         starts = draw_starts(config, run.seed)
         weights = tf.constant(starts)
-        weighting = descent.initial_weighting()
+        state = descent.initial_state()
         curves = []
         for first in range(0, config.steps, config.halve_every):
-            weights, weighting, curve = descent.advance(
+            weights, state, curve = descent.advance(
                 weights,
-                weighting,
+                state,
                 first,
                 config.learning_rate * 0.5 ** (first // config.halve_every),
                 min(config.halve_every, config.steps - first),

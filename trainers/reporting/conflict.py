@@ -15,6 +15,14 @@ import graddrop_tf as gd
 # They disagree in the first coordinate and agree in the second; their sum
 # raises the second loss.
 GRADIENTS = np.array([[4.0, 1.0], [-2.0, 1.0]])
+PICTURED = (
+    "baseline",
+    "graddrop",
+    "random_graddrop",
+    "pcgrad",
+    "mgda",
+    "gradnorm",
+)
 _NUM_DRAWS = 100_000
 _NUM_STEPS = 200
 _RAREST = 0.01

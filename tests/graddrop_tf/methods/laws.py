@@ -7,6 +7,7 @@ that draws is asked at several steps.
 
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -19,12 +20,25 @@ _BFLOAT16 = DTYPES["bfloat16"]
 
 
 @functools.cache
-def _as_function(combiner):
+def fresh(combiner, num_losses):
+    """Returns a combiner built for T losses, which has taken no step.
+
+    Inside of a `keras.StatelessScope` it stays so.
+    """
+    copy = type(combiner).from_config(combiner.get_config())
+    copy.set_losses(num_losses)
+    copy.build()
+    return copy
+
+
+@functools.cache
+def _as_function(combiner, num_losses):
     """Returns `combine` of a step; a graph where a loop is slow without."""
+    method = fresh(combiner, num_losses)
 
     def run(gradients, activations, step):
-        with gd.random.drawing(step):
-            return combiner.combine(gradients, activations)
+        with keras.StatelessScope(), gd.random.drawing(step):
+            return method.combine(gradients, activations)
 
     is_gramian = isinstance(combiner, gd.GramianCombiner)
     return tf.function(run) if is_gramian else run
@@ -37,7 +51,7 @@ def combine(combiner, gradients, activations, dtype="float32", step=0):
         activations = [tf.constant(a, dtype) for a in activations]
     else:
         activations = tf.constant(activations, dtype)
-    combined = _as_function(combiner)(
+    combined = _as_function(combiner, len(gradients))(
         gradients, activations, tf.constant(step, tf.int64)
     )
     assert len(combined) == len(gradients)
@@ -185,8 +199,11 @@ def the_sum_is_that_of_the_parts(combiner):
     """`combine_to_sum` adds up what `combine` returns."""
     for num_losses in (1, 3):
         for step, g, A in examples(num_losses):
-            with gd.random.drawing(tf.constant(step, tf.int64)):
-                total = combiner.combine_to_sum(
+            with (
+                keras.StatelessScope(),
+                gd.random.drawing(tf.constant(step, tf.int64)),
+            ):
+                total = fresh(combiner, num_losses).combine_to_sum(
                     [tf.constant(g_i, "float32") for g_i in g],
                     tf.constant(A, "float32"),
                 )
@@ -199,9 +216,12 @@ def streaming_gives_the_same_sum(combiner):
     if combiner.streaming() is None:
         return
     for step, g, A in examples(3):
-        streaming = combiner.streaming()
+        streaming = fresh(combiner, 3).streaming()
         tensors = [tf.constant(g_i, "float32") for g_i in g]
-        with gd.random.drawing(tf.constant(step, tf.int64)):
+        with (
+            keras.StatelessScope(),
+            gd.random.drawing(tf.constant(step, tf.int64)),
+        ):
             streaming.start(3, tf.constant(A, "float32"))
             streaming.add([0, 1], tensors[:2])
             streaming.add([2], tensors[2:])
@@ -249,20 +269,29 @@ def neither_of_two_losses_conflicts(combiner):
 
 
 def weights_after(weighting, losses, norms):
-    """Returns the weights after some steps, a row a step."""
-    state = weighting.initial_state(len(losses[0]))
+    """Returns the weights of the same losses after each step, a row a step."""
+    state = weighting.start(len(losses[0]))
     rows = []
-    for step_losses, step_norms in zip(losses, norms, strict=True):
-        after = weighting.next_state(
-            state,
-            tf.constant(step_losses, "float32"),
-            tf.constant(step_norms, "float32"),
-        )
-        assert after.keys() == state.keys()
-        for new, old in ((after[name], state[name]) for name in state):
-            assert (new.dtype, new.shape) == (old.dtype, old.shape)
-        state = after
-        weights = weighting.weights_of(state)
+    for step, (step_losses, step_norms) in enumerate(
+        zip(losses, norms, strict=True)
+    ):
+        step_losses = tf.constant(step_losses, "float32")
+        step_norms = tf.constant(step_norms, "float32")
+        with gd.random.drawing(step):
+            after = weighting.advance(
+                state,
+                step_losses,
+                step_norms if weighting.needs_norms else None,
+            )
+            if weighting.needs_losses_after:
+                after |= weighting.next_state_after(
+                    after, step_losses, 0.9 * step_losses
+                )
+            assert after.keys() == state.keys()
+            for new, old in ((after[name], state[name]) for name in state):
+                assert (new.dtype, new.shape) == (old.dtype, old.shape)
+            state = after
+            weights = weighting.weights_of(state, step_losses)
         assert (weights.dtype, weights.shape) == (tf.float32, [len(losses[0])])
         rows.append(weights.numpy().astype(np.float64))
     return np.stack(rows)
@@ -274,23 +303,79 @@ def histories(num_losses, steps=4):
     return rng.uniform(0.5, 2.0, (2, steps, num_losses))
 
 
-def weights_of_zeros_are_finite(weighting):
-    """Losses and norms that are all zero leave the weights as they began."""
-    for T in (1, 2, 40):
-        first = weighting.weights_of(weighting.initial_state(T)).numpy()
-        zeros = np.zeros((4, T))
-        for weights in weights_after(weighting, zeros, zeros):
-            np.testing.assert_array_equal(weights, first)
-
-
 def weights_are_finite_at_any_scale(weighting):
     """Finite and not negative, whatever the size of losses and norms."""
+    for T in (1, 2, 40):
+        losses, norms = histories(T)
+        for c in (0.0, *SCALES):
+            for d in (0.0, *SCALES):
+                weights = weights_after(weighting, c * losses, d * norms)
+                assert np.isfinite(weights).all()
+                assert (weights >= 0.0).all()
+
+
+def weights_are_finite_whatever_the_signs(weighting):
+    """Finite and not negative for losses that are below 0, at first or not."""
     losses, norms = histories(3)
-    for c in SCALES:
-        for d in SCALES:
-            weights = weights_after(weighting, c * losses, d * norms)
+    for signs in ([-1, 1, 1], [1, -1, 0], [0, 0, -1], [-1, -1, -1]):
+        for some in (slice(None), slice(2), slice(2, None), slice(1, 2)):
+            signed = losses.copy()
+            signed[some] *= signs
+            weights = weights_after(weighting, signed, norms)
             assert np.isfinite(weights).all()
             assert (weights >= 0.0).all()
+
+
+def a_nan_does_not_enter_the_variables(weighting):
+    """A step that is not finite leaves the saved state unchanged."""
+    weighting.build(3)
+
+    def update(losses, norms):
+        norms = tf.constant(norms) if weighting.needs_norms else None
+        with gd.random.drawing(0):
+            weighting.update(tf.constant(losses), norms)
+        return [v.numpy() for v in weighting.variables]
+
+    losses, norms = histories(3).astype(np.float32)
+    before = update(losses[0], norms[0])
+    nan = np.float32([1.0, np.nan, 1.0])
+    bad = [(nan, norms[1]), (nan, nan)]
+    if weighting.needs_norms:
+        bad.append((losses[1], nan))
+    for step in bad:
+        for after, value in zip(update(*step), before, strict=True):
+            np.testing.assert_array_equal(after, value)
+
+
+def permuting_weighted_losses(weighting):
+    """The order of the losses does not matter, except to who draws."""
+    if isinstance(weighting, gd.RandomDraws):
+        return
+    losses, norms = histories(3)
+    want = weights_after(weighting, losses, norms)
+    for order in ([1, 0, 2], [2, 0, 1]):
+        got = weights_after(weighting, losses[:, order], norms[:, order])
+        np.testing.assert_allclose(got, want[:, order], rtol=1e-6)
+
+
+WEIGHTING_LAWS = (
+    weights_are_finite_at_any_scale,
+    weights_are_finite_whatever_the_signs,
+    a_nan_does_not_enter_the_variables,
+    permuting_weighted_losses,
+)
+
+
+# What some weightings claim.
+
+
+def zeros_leave_the_weights_as_they_began(weighting):
+    """Losses and norms that are all zero teach nothing."""
+    for T in (1, 2, 40):
+        zeros = np.zeros((4, T))
+        first = weighting.weights_of(weighting.start(T), tf.zeros([T]))
+        for weights in weights_after(weighting, zeros, zeros):
+            np.testing.assert_array_equal(weights, first)
 
 
 def scaling_all_losses_keeps_the_weights(weighting):
@@ -312,39 +397,7 @@ def a_nan_of_a_loss_is_in_the_next_weights(weighting):
         assert np.isnan(weights[2]).any()
 
 
-def a_nan_does_not_enter_the_variables(weighting):
-    """A step that is not finite leaves the saved weights unchanged."""
-    weighting.build(3)
-    losses, norms = histories(3).astype(np.float32)
-    weighting.update(tf.constant(losses[0]), tf.constant(norms[0]))
-    before = weighting.current_weights()
-    nan = tf.constant([1.0, np.nan, 1.0])
-    for step in ((nan, norms[1]), (losses[1], nan)):
-        weighting.update(*map(tf.constant, step))
-        np.testing.assert_array_equal(weighting.current_weights(), before)
-
-
-def permuting_weighted_losses(weighting):
-    """The order of the losses does not matter."""
-    losses, norms = histories(3)
-    want = weights_after(weighting, losses, norms)
-    for order in ([1, 0, 2], [2, 0, 1]):
-        got = weights_after(weighting, losses[:, order], norms[:, order])
-        np.testing.assert_allclose(got, want[:, order], rtol=1e-6)
-
-
 def one_loss_has_weight_one(weighting):
     """A single loss is left alone."""
     weights = weights_after(weighting, *histories(1))
     np.testing.assert_allclose(weights, 1.0, rtol=1e-6)
-
-
-WEIGHTING_LAWS = (
-    weights_of_zeros_are_finite,
-    weights_are_finite_at_any_scale,
-    scaling_all_losses_keeps_the_weights,
-    a_nan_of_a_loss_is_in_the_next_weights,
-    a_nan_does_not_enter_the_variables,
-    permuting_weighted_losses,
-    one_loss_has_weight_one,
-)

@@ -16,6 +16,12 @@ VARIANTS = (
 )
 # Laws that only some methods claim to obey.
 CLAIMS = {
+    "gradnorm": (
+        laws.zeros_leave_the_weights_as_they_began,
+        laws.scaling_all_losses_keeps_the_weights,
+        laws.a_nan_of_a_loss_is_in_the_next_weights,
+        laws.one_loss_has_weight_one,
+    ),
     "mgda": (laws.no_loss_conflicts,),
     "pcgrad": (laws.neither_of_two_losses_conflicts,),
 }

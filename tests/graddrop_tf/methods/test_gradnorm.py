@@ -23,7 +23,7 @@ def step(method, state, losses, norms):
 
 
 def weights(method, state):
-    return np.asarray(method.weights_of(state), np.float64)
+    return np.asarray(method.weights_of(state, None), np.float64)
 
 
 @pytest.mark.parametrize("T", [1, 2, 40])

@@ -53,14 +53,17 @@ class Weighted:
     Attributes:
         method: The method with its arguments, as in a recipe.
         losses: T losses for each step.
-        norms: T norms for each step.
-        expected: T weights after each step.
+        expected: T weights for each step: those that the same losses get
+            after it.
+        norms: T norms for each step; None for a method that needs none.
+        uniform: U.
     """
 
     method: str
     losses: list
-    norms: list
     expected: list
+    norms: list | None = None
+    uniform: list | None = None
 
 
 def graddrop(case):
@@ -155,6 +158,8 @@ def test_combined_gradients(row, dtype):
         activations = tf.constant(row.activations, dtype)
     (method,) = gd.Recipe.parse(row.method).combiners
     method = method.build()
+    method.set_losses(len(gradients))
+    method.build()
     method.uniform = lambda *_, **__: tf.constant(row.uniform, dtype)
     method.permutations = lambda *_: tf.constant(row.permutations)
     combined = method.combine(gradients, activations)
@@ -169,16 +174,13 @@ def test_combined_gradients(row, dtype):
 @of(Weighted)
 def test_weights(row):
     method = gd.Recipe.parse(row.method).weighting.build()
-    state = method.initial_state(len(row.losses[0]))
-    for losses, norms, expected in zip(
-        row.losses, row.norms, row.expected, strict=True
-    ):
-        state = method.next_state(
-            state,
-            tf.constant(losses, tf.float32),
-            tf.constant(norms, tf.float32),
-        )
-        close(method.weights_of(state), expected)
+    method.uniform = lambda *_, **__: tf.constant(row.uniform, tf.float32)
+    state = method.start(len(row.losses[0]))
+    for step, expected in enumerate(row.expected):
+        losses = tf.constant(row.losses[step], tf.float32)
+        norms = row.norms and tf.constant(row.norms[step], tf.float32)
+        state = method.advance(state, losses, norms)
+        close(method.weights_of(state, losses), expected)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -124,6 +124,68 @@ def test_weights_are_part_of_the_gradients(form, recipe, tmp_path):
         assert row[name] == pytest.approx(np.linalg.norm(total), rel=1e-6)
 
 
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class Shares(gd.RandomDraws, gd.Weighting):
+    """Random numbers times the losses."""
+
+    def weights_of(self, state, losses):
+        return tf.abs(losses) * self.uniform(losses.shape)
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class Count(gd.Combiner):
+    """Multiplies by the number of the step, from 1."""
+
+    def initial_state(self, num_losses):
+        return {"steps": tf.zeros([])}
+
+    def combine(self, gradients, activations):
+        steps = self.state["steps"] + 1.0
+        self.keep(steps=steps)
+        return [steps * g for g in gradients]
+
+
+G = np.float32([[[3, 0, -4], [3, 0, -4]], [[-1, 2, 0], [-2, 4, 0]]])
+
+
+def test_draws_are_those_of_the_next_step(monkeypatch, tmp_path):
+    """Those of the weighting come first."""
+    monkeypatch.setitem(gd.METHODS, "shares", Shares)
+    row = measure(*linear("heads", "shares(seed=2)+graddrop(seed=3)"), tmp_path)
+    with gd.random.drawing(1):
+        # The losses are the means of (-2, 28) and of (2, 8).
+        weights = [13.0, 5.0] * gd.random.uniform([2], seed=2)
+        uniform = gd.random.uniform([3], seed=3)
+    weighted = [w * g for w, g in zip(weights, G)]
+    masked = gd.graddrop(weighted, X, uniform=uniform)
+    for name, gradients in (("norm_before", weighted), ("norm_after", masked)):
+        expected = np.linalg.norm(np.sum(gradients, axis=0))
+        assert row[name] == pytest.approx(expected, rel=1e-5), name
+
+
+@pytest.mark.parametrize("form", ["layer", "heads"])
+def test_state_is_that_of_the_next_step(form, monkeypatch, tmp_path):
+    """And stays what it is."""
+    monkeypatch.setitem(gd.METHODS, "count", Count)
+    model, y = linear(form, "count")
+    row = measure(model, y, tmp_path)
+    norm = BY_HAND["norm_before"]
+    assert row["norm_after"] == pytest.approx(2.0 * norm, rel=1e-6)
+    (steps,) = [v for v in model.variables if v.name == "steps"]
+    assert float(steps) == 1.0
+
+
+@pytest.mark.parametrize("form", ["heads", "vector"])
+def test_losses_are_those_of_the_batch(form, monkeypatch, mirrored, tmp_path):
+    monkeypatch.setitem(gd.METHODS, "shares", Shares)
+    rows = []
+    for scope in (contextlib.nullcontext(), mirrored(2).scope()):
+        with scope:
+            model, y = linear(form, "shares(seed=2)", run_eagerly=False)
+        rows.append(measure(model, y, tmp_path / str(len(rows))))
+    assert rows[0] == pytest.approx(rows[1], rel=1e-5)
+
+
 class InTraining(keras.layers.Layer):
     """Multiplies by a number in training."""
 

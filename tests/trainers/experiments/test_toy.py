@@ -18,7 +18,7 @@ def _descend(method, starts, num_steps=12, rate=0.2, jit_compile=False):
     descent = toy.Descent(gd.Recipe.parse(method), config)
     weights, _, curve = descent.advance(
         tf.constant(starts, tf.float32),
-        descent.initial_weighting(),
+        descent.initial_state(),
         0,
         rate,
         num_steps,
