@@ -9,7 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places, random
+from graddrop_tf import places, random, replicas
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop.layer import SignDropout
@@ -98,8 +98,10 @@ class _ModelProbe(Probe):
             tape.watch(activations)
             y_pred = model.heads(activations, training=True)
             losses = model.per_loss_values(y, y_pred, sample_weight)
+        # In the scope of a strategy they are divided by its replicas.
+        whole = replicas.unscale_loss(state.global_losses(losses))
         with state.drawing() as scope:
-            weights = state.loss_weights(state.global_losses(losses))
+            weights = state.loss_weights(whole)
         place = places.of(activations)
         per_loss = LossGradients(tape, losses, place, weights * factor)
         gradients = per_loss.of(range(per_loss.num_losses))

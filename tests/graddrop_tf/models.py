@@ -22,11 +22,11 @@ _MATHEMATICS = {
 
 def way_of_working(method: type) -> tuple:
     """Returns what two methods share that differ in their mathematics alone."""
-    ours = [c for c in method.__mro__ if c.__module__.startswith("graddrop_tf")]
-    bases = [c for c in ours if c.__module__.startswith("graddrop_tf.bases")]
+    mro = method.__mro__[: method.__mro__.index(keras.layers.Layer)]
+    bases = [c for c in mro if c.__module__.startswith("graddrop_tf.bases")]
     overridden = {
         name
-        for c in ours
+        for c in mro
         if c not in bases
         for name in vars(c)
         if not name.startswith("_") and any(hasattr(b, name) for b in bases)

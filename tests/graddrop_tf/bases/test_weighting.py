@@ -293,6 +293,18 @@ def test_losses_after_the_update_leave_no_trace():
             np.testing.assert_allclose(v.numpy(), w.numpy(), rtol=1e-5)
 
 
+def test_losses_after_the_update_are_those_of_the_global_batch(mirrored):
+    one = HEADS.compiled("watch")
+    with mirrored(2).scope():
+        two = HEADS.compiled("watch")
+    x, y = models.batch(16)
+    for model in (one, two):
+        model.fit(x, HEADS.labels(y), batch_size=16, verbose=0)
+    for name in ("before", "after"):
+        a, b = state_of(one)[name], state_of(two)[name]
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_losses_after_the_update_in_a_custom_loop():
     state = gd.Recipe.of("watch").build(2)
     x = tf.constant([[1.0, 2.0]])

@@ -17,9 +17,53 @@ from tests.graddrop_tf.models import (
     batch,
     cases,
     largest_difference,
+    representatives,
     trainable,
     twenty_steps,
 )
+
+
+def test_what_works_in_a_way_of_its_own_is_enrolled(monkeypatch):
+    class Weighs(gd.GramianCombiner):
+        def weigh(self, gram):
+            return gram
+
+    class Remembers(Weighs):
+        def initial_state(self, num_losses):
+            return {"mean": tf.zeros([num_losses])}
+
+    class Combines(gd.Combiner):
+        def combine(self, gradients, activations):
+            return gradients
+
+    class SeesLosses(gd.Weighting):
+        def weights_of(self, state, losses):
+            return losses
+
+    class SeesThemAgain(SeesLosses):
+        needs_losses_after = True
+
+    class SquaresThem(gd.Weighting):
+        def weights_of(self, state, losses):
+            return losses**2
+
+    enrolled = {*representatives()}
+    methods = (
+        Weighs,
+        Remembers,
+        Combines,
+        SeesLosses,
+        SeesThemAgain,
+        SquaresThem,
+    )
+    for method in methods:
+        monkeypatch.setitem(gd.METHODS, method.__name__, method)
+    assert {*representatives()} - enrolled == {
+        "Remembers",
+        "Combines",
+        "SeesLosses",
+        "SeesThemAgain",
+    }
 
 
 @pytest.mark.parametrize(("recipe", "kind"), cases())

@@ -1,5 +1,6 @@
 """GradNorm's update on plain numbers, worked out by hand and by autodiff."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -142,3 +143,99 @@ def test_reference_at_extreme_norms(scale):
         [1.0] * 3, norms, norms, norms, ALPHA, RATE, floor=1e-3
     )
     np.testing.assert_allclose(weights(method, state), want, rtol=1e-5)
+
+
+def test_a_loss_that_is_absent_at_first_by_hand():
+    """It has no say before it starts, and then starts at its first value."""
+    method = gd.GradNorm(alpha=1.0, learning_rate=0.1)
+    state = step(method, method.initial_state(2), [2.0, 0.0], [3.0, 0.0])
+    np.testing.assert_array_equal(weights(method, state), [1.0, 1.0])
+    # Ratios 1/2 and 1, rates 2/3 and 4/3; norms 3 and 1, targets 4/3 and 8/3.
+    state = step(method, state, [1.0, 4.0], [3.0, 1.0])
+    expected = np.array([0.7, 1.1]) * 2 / 1.8
+    np.testing.assert_allclose(weights(method, state), expected, rtol=1e-6)
+    # The same of three, of which the third is still absent: the mean norm of
+    # the two is 2.
+    state = step(method, method.initial_state(3), [2.0, 5.0, 0.0], [3, 1, 0])
+    expected = np.array([0.7, 1.1, 1.0]) * 3 / 2.8
+    np.testing.assert_allclose(weights(method, state), expected, rtol=1e-6)
+    # The ratios of the two are 1/2 and 1, whatever the third is.
+    pair = step(method, method.initial_state(2), [2.0, 5.0], [0.0, 0.0])
+    three = step(method, method.initial_state(3), [2.0, 5.0, 0.0], [0, 0, 0])
+    pair = weights(method, step(method, pair, [1.0, 5.0], [3.0, 1.0]))
+    three = weights(method, step(method, three, [1.0, 5.0, 0.0], [3, 1, 0]))
+    assert three[0] / three[1] == pytest.approx(pair[0] / pair[1])
+    assert three[2] / three[1] == pytest.approx(1.0 / 1.1)
+
+
+def test_losses_below_0_by_hand():
+    """Below 0 at first: at the mean rate. Below 0 later: as 0."""
+    method = gd.GradNorm(alpha=1.0, learning_rate=0.1)
+    # Rates 1 and 1, norms 3 and 1, targets 2 and 2.
+    state = step(method, method.initial_state(2), [-2.0, 4.0], [3.0, 1.0])
+    expected = np.array([0.7, 1.1]) * 2 / 1.8
+    np.testing.assert_allclose(weights(method, state), expected, rtol=1e-6)
+    # Ratios 1 and 0, rates 2 and 0: targets 4 and 0 for norms 3 and 1.
+    state = step(method, method.initial_state(2), [2.0, 4.0], [0.0, 0.0])
+    state = step(method, state, [2.0, -4.0], [3.0, 1.0])
+    expected = np.array([1.3, 0.9]) * 2 / 2.2
+    np.testing.assert_allclose(weights(method, state), expected, rtol=1e-6)
+
+
+def equal_tasks(vector):
+    """A model of two tasks that are the same."""
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense
+    inputs, shared = keras.Input([4]), keras.Input([3])
+    trunk = keras.Model(inputs, dense(3, activation="tanh")(inputs))
+    first, second = dense(1), dense(1)
+    outputs = [first(shared), second(shared)]
+    second.set_weights(first.get_weights())
+    if vector:
+        outputs = keras.layers.Concatenate()(outputs)
+    loss = gd.VectorLoss(squared_errors) if vector else ["mse", "mse"]
+    heads = keras.Model(shared, outputs)
+    model = gd.MultiLossModel(trunk, heads, recipe="gradnorm")
+    model.compile(keras.optimizers.SGD(0.01), loss)
+    return model
+
+
+def squared_errors(y_true, y_pred):
+    return tf.square(y_true - y_pred)
+
+
+@pytest.mark.parametrize("absent_steps", [1, 30])
+@pytest.mark.parametrize("use", ["list", "vector", "loop"])
+def test_equal_tasks_keep_equal_weights(use, absent_steps):
+    """Whichever of them is absent at first."""
+    r = np.random.default_rng(0)
+    x = r.normal(size=[24, 4]).astype("float32")
+    y = r.normal(size=[24, 1]).astype("float32")
+    model = equal_tasks(use == "vector")
+    variables = model.trainable_variables
+
+    @tf.function
+    def custom_step(present):
+        with tf.GradientTape(persistent=True) as tape:
+            activations = model.trunk(x, training=True)
+            outputs = model.heads(activations, training=True)
+            losses = [tf.reduce_mean(squared_errors(y, o)) for o in outputs]
+            losses[1] *= present
+        grads = gd.compute_gradients(
+            tape, losses, activations, variables, model.recipe_state
+        )
+        model.optimizer.apply_gradients(zip(grads, variables))
+
+    for index in range(90):
+        present = np.float32(index >= absent_steps)
+        weight = np.stack([np.ones(24), np.full(24, present)], axis=1)
+        weight = weight.astype("float32")
+        if use == "list":
+            columns = [weight[:, 0], weight[:, 1]]
+            model.train_on_batch(x, [y, y], sample_weight=columns)
+        elif use == "vector":
+            model.train_on_batch(x, np.repeat(y, 2, 1), sample_weight=weight)
+        else:
+            custom_step(tf.constant(present))
+    learned = model.recipe_state.weighting.current_weights()
+    np.testing.assert_allclose(learned, [1.0, 1.0], atol=0.15)
