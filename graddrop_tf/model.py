@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import keras
 import tensorflow as tf
 
@@ -12,9 +10,8 @@ from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.checks import check_count
 from graddrop_tf.recipe import Recipe
-from graddrop_tf.step import clipping
+from graddrop_tf.step import clipping, epochs
 from graddrop_tf.step.compiled_loss import PerLossCompileLoss
-from graddrop_tf.step.epochs import with_epoch_ends
 from graddrop_tf.step.forward import Taped, forward
 from graddrop_tf.step.second_pass import SecondPass
 from graddrop_tf.step.state import RecipeState
@@ -83,6 +80,7 @@ class MultiLossModel(keras.Model):
         self.loss_chunk_size = loss_chunk_size
         self._check_chunks()
         fitting.train_on_replicas(self)
+        epochs.end_in_fit(self, recipe)
 
     @property
     def recipe(self) -> Recipe:
@@ -175,12 +173,6 @@ class MultiLossModel(keras.Model):
         """Compiles a loaded model with its saved arguments."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
-
-    @functools.wraps(keras.Model.fit)
-    def fit(self, *args, **kwargs):  # noqa: D102
-        fit = super().fit
-        bound = with_epoch_ends(fit, self.recipe_state, args, kwargs)
-        return fit(*bound.args, **bound.kwargs)
 
     def train_step(self, data):
         """Runs one step: losses, a gradient for each, combine, update."""

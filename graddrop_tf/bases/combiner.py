@@ -178,7 +178,7 @@ class Combiner(Configurable, Stateful):
         self.built = True
 
     def get_build_config(self):
-        """Returns the input shape; whoever holds the layer builds it else."""
+        """Returns the input shape; a chain or recipe builds its combiners."""
         return super().get_build_config() if self._build_shapes_dict else None
 
     def _hidden_state(self):

@@ -1,37 +1,43 @@
-"""Tells the methods of a model when an epoch of `fit` ends."""
+"""Ends the epochs of a weighting in `fit`."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
 
 import keras
 
 from graddrop_tf.step.state import RecipeState
 
 
-def with_epoch_ends(
-    fit: Callable, state: RecipeState, args: tuple, kwargs: dict
-) -> inspect.BoundArguments:
-    """Adds a callback that ends epochs to the arguments of `fit`.
+def end_in_fit(model: keras.Model, state: RecipeState) -> None:
+    """Makes `fit` of a model end the epochs of a state.
+
+    `fit` stays as it is unless a weighting uses the mean losses of epochs.
 
     Args:
-        fit: `keras.Model.fit`, bound to a model.
-        state: The state of the model's recipe.
-        args: Positional arguments of `fit`.
-        kwargs: Named arguments of `fit`.
-
-    Returns:
-        The arguments with the callback, before the callbacks of the user.
+        model: A Keras model.
+        state: The state of its recipe.
     """
-    bound = inspect.signature(fit).bind(*args, **kwargs)
-    end_epoch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: state.end_epoch()
-    )
-    callbacks = bound.arguments.get("callbacks") or []
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(end_epoch)
-    else:
-        callbacks = [end_epoch, *keras.tree.flatten(callbacks)]
-    bound.arguments["callbacks"] = callbacks
-    return bound
+    if not state.needs_epochs:
+        return
+    plain_fit = type(model).fit
+    signature = inspect.signature(keras.Model.fit)
+
+    @functools.wraps(plain_fit)
+    def fit(*args, **kwargs):
+        bound = signature.bind(model, *args, **kwargs)
+        end_epoch = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: state.end_epoch()
+        )
+        callbacks = bound.arguments.get("callbacks") or []
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(end_epoch)
+        else:
+            # First, so that a checkpoint at the end of an epoch holds it.
+            callbacks = [end_epoch, *keras.tree.flatten(callbacks)]
+        bound.arguments["callbacks"] = callbacks
+        return plain_fit(*bound.args, **bound.kwargs)
+
+    # Not tracked as a part of the model.
+    object.__setattr__(model, "fit", fit)

@@ -70,6 +70,16 @@ class RecipeState(keras.layers.Layer):
         return self.weighting is not None and self.weighting.needs_losses_after
 
     @property
+    def needs_epochs(self) -> bool:
+        """Whether `end_epoch` has to be called."""
+        weighting = self.weighting
+        return (
+            weighting is not None
+            and weighting.needs_means
+            and weighting.window is None
+        )
+
+    @property
     def state_variables(self) -> list[keras.Variable]:
         """What the methods remember, without the step and the seeds."""
         methods = [*self.combiner.combiners]
@@ -197,8 +207,8 @@ class RecipeState(keras.layers.Layer):
             self.weighting.update_after(losses, after)
 
     def end_epoch(self) -> None:
-        """Tells a weighting that an epoch has ended."""
-        if self.weighting is not None:
+        """Tells the weighting that an epoch has ended, if `needs_epochs`."""
+        if self.needs_epochs:
             self.weighting.update_epoch()
 
     def get_build_config(self):
