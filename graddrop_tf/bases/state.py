@@ -132,15 +132,10 @@ class Stateful(keras.layers.Layer):
         self._fresh[name] = value
         self._handle_deferred_dependencies(name, variable)
 
-    # `tf.train.Checkpoint` asks these two for what it saves and restores.
+    # What `tf.train.Checkpoint` saves and restores.
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = super()._trackable_children(save_type, **kwargs)
         return {**children, **self._kept}
-
-    def _lookup_dependency(self, name, *args, **kwargs):
-        if name in self._kept:
-            return self._kept[name]
-        return super()._lookup_dependency(name, *args, **kwargs)
 
     @property
     def variables(self) -> list[keras.Variable]:
