@@ -148,14 +148,16 @@ class Count(gd.Combiner):
 G = np.float32([[[3, 0, -4], [3, 0, -4]], [[-1, 2, 0], [-2, 4, 0]]])
 
 
-def test_draws_are_those_of_the_next_step(monkeypatch, tmp_path):
+@pytest.mark.parametrize("seed", range(5))
+def test_draws_are_those_of_the_next_step(seed, monkeypatch, tmp_path):
     """Those of the weighting come first."""
     monkeypatch.setitem(gd.METHODS, "shares", Shares)
-    row = measure(*linear("heads", "shares(seed=2)+graddrop(seed=3)"), tmp_path)
+    recipe = f"shares(seed=2)+graddrop(seed={seed})"
+    row = measure(*linear("heads", recipe), tmp_path)
     with gd.random.drawing(1):
         # The losses are the means of (-2, 28) and of (2, 8).
         weights = [13.0, 5.0] * gd.random.uniform([2], seed=2)
-        uniform = gd.random.uniform([3], seed=3)
+        uniform = gd.random.uniform([3], seed=seed)
     weighted = [w * g for w, g in zip(weights, G)]
     masked = gd.graddrop(weighted, X, uniform=uniform)
     for name, gradients in (("norm_before", weighted), ("norm_after", masked)):
@@ -173,6 +175,22 @@ def test_state_is_that_of_the_next_step(form, monkeypatch, tmp_path):
     assert row["norm_after"] == pytest.approx(2.0 * norm, rel=1e-6)
     (steps,) = [v for v in model.variables if v.name == "steps"]
     assert float(steps) == 1.0
+
+
+def test_a_place_above_another_keeps_its_state(tmp_path):
+    """The gradient of the lower one passes through the upper one."""
+    inputs = keras.Input([3])
+    dense = keras.layers.Dense(4)
+    features = keras.layers.Dense(3)(inputs)
+    lower = Count(num_losses=2, name="lower")(features)
+    both = keras.layers.add([dense(branch) for branch in lower])
+    upper = Count(num_losses=2, name="upper")(both)
+    model = keras.Model(inputs, [keras.layers.Dense(1)(x) for x in upper])
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    row = measure(model, [np.ones([2, 1], np.float32)] * 2, tmp_path)
+    for name in ("lower", "upper"):
+        ratio = row[f"{name}/norm_after"] / row[f"{name}/norm_before"]
+        assert ratio == pytest.approx(2.0, rel=1e-5), name
 
 
 @pytest.mark.parametrize("form", ["heads", "vector"])
