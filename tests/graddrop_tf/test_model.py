@@ -83,6 +83,35 @@ def test_layer_and_model_give_the_same_weights():
     assert largest_difference(trainable(layer), trainable(model)) < 1e-6
 
 
+@pytest.mark.parametrize("recipe", ["baseline", "graddrop(leak=1.0)"])
+def test_regularisers_and_added_losses_train_both_halves(recipe):
+    """As in plain Keras, whose gradient these recipes give."""
+
+    def layer(units, **options):
+        return dense(
+            units,
+            kernel_regularizer=keras.regularizers.L2(0.1),
+            activity_regularizer=keras.regularizers.L2(0.2),
+            **options,
+        )
+
+    keras.utils.set_random_seed(0)
+    inputs, shared = keras.Input([3]), keras.Input([4])
+    trunk = keras.Model(inputs, layer(4)(inputs))
+    hidden = layer(4)(shared)
+    outputs = [dense(1, name="a")(hidden), layer(1, name="b")(hidden)]
+    heads = keras.Model(shared, outputs)
+    model = gd.MultiLossModel(trunk, heads, recipe=recipe)
+    plain = keras.models.clone_model(keras.Model(inputs, heads(trunk(inputs))))
+    plain.set_weights(model.get_weights())
+    x, y = data()
+    for m in (model, plain):
+        m.compile(keras.optimizers.SGD(0.1), loss=["mse", "mae"])
+        for _ in range(3):
+            m.train_on_batch(x, y)
+    assert largest_difference(trainable(model), trainable(plain)) < 1e-6
+
+
 def test_regularisers_and_added_losses_are_not_masked():
     """A method that drops everything leaves exactly the added terms."""
 
