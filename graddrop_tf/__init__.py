@@ -1,6 +1,6 @@
 """Multi-loss training for Keras: Gradient Sign Dropout and its peers."""
 
-from graddrop_tf import parsing, random
+from graddrop_tf import methods, parsing, random
 from graddrop_tf._version import __version__
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner, RandomCombiner, Streaming
@@ -47,6 +47,7 @@ __all__ = [
     "compute_gradients",
     "graddrop",
     "inference_model",
+    "methods",
     "parsing",
     "random",
     "sign_purity",

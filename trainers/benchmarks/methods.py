@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import graddrop_tf as gd
 from trainers.benchmarks import arithmetic, measuring
@@ -49,6 +50,15 @@ class AsTheyAre(gd.Combiner):
     def combine(self, gradients, activations):
         """See base class."""
         return gradients
+
+
+@keras.saving.register_keras_serializable("trainers_benchmark")
+class ByLoss(gd.Weighting):
+    """Weights losses by their shares: the cost of weights by losses alone."""
+
+    def weights_of(self, state, losses):
+        """See base class."""
+        return losses / tf.reduce_mean(losses)
 
 
 def _parsed(text: str) -> Callable[[], gd.Recipe]:
@@ -97,6 +107,11 @@ METHODS = (
         "gradnorm+graddrop",
         _parsed("gradnorm+graddrop"),
         lambda T, F: 3 * T * F,
+    ),
+    Method(
+        "weights by losses",
+        lambda: gd.Recipe(weighting=ByLoss()),
+        target=0.97,
     ),
 )
 

@@ -82,7 +82,7 @@ def outcomes(recipe: gd.Recipe) -> list[Outcome]:
 
 
 def draw(
-    methods: Sequence[str] = ("baseline", *gd.METHODS),
+    methods: Sequence[str] = PICTURED,
 ) -> matplotlib_figure.Figure:
     """Draws the outcomes of methods, a panel each.
 
