@@ -166,15 +166,29 @@ def test_replicas_keep_that_of_one(mirrored):
     assert models.largest_difference(one, two) < 1e-5
 
 
-def step_of_a_loop(state):
-    variable = tf.Variable([[1.0, 2.0]])
-    with tf.GradientTape(persistent=True) as tape:
-        shared = 2.0 * variable
-        losses = [tf.reduce_sum(shared * s) for s in ([3.0, 4.0], [-1.0, 0.0])]
-    (gradient,) = gd.compute_gradients(
-        tape, losses, shared, [keras.Variable(variable)], state
-    )
-    return gradient
+@pytest.mark.parametrize("as_function", [False, True])
+def test_a_custom_loop_keeps_state_by_hand(as_function):
+    variable = keras.Variable([[1.0, 2.0]])
+    slopes = tf.constant([[3.0, 4.0]]), tf.constant([[-1.0, 0.0]])
+    state = gd.Recipe.of("running").build(2)
+
+    def step():
+        with tf.GradientTape(persistent=True) as tape:
+            shared = 2.0 * variable.value
+            losses = [tf.reduce_sum(shared * s) for s in slopes]
+        (gradient,) = gd.compute_gradients(
+            tape, losses, shared, [variable], state
+        )
+        return gradient
+
+    if as_function:
+        step = tf.function(step)
+    # The norms are 5 and 1, the means (1, 1), (3, 1) and (4, 1).
+    np.testing.assert_allclose(step(), [[4.0, 8.0]])
+    np.testing.assert_allclose(step(), [[16.0, 24.0]])
+    (running,) = state.combiner.combiners
+    np.testing.assert_allclose(running.state["mean"], [4.0, 1.0])
+    assert int(state.combiner.step) == 2
 
 
 RANDOM = "gradnorm(learning_rate=0.1)+running+graddrop"
@@ -271,6 +285,8 @@ def test_weights_are_those_of_the_plain_model(kind, recipe, tmp_path):
     assert same_weights(again, without)
     # By `clone_model`, which starts anew.
     cloned = keras.models.clone_model(with_methods)
+    steps = [int(v) for v in cloned.variables if v.name in ("step", "count")]
+    assert steps == ([0, 0] if kind is LAYER else [])
     cloned.set_weights(without.get_weights())
     with_methods.set_weights(cloned.get_weights())
     # Out and in by files.
