@@ -300,6 +300,20 @@ def test_weights_are_those_of_the_plain_model(kind, recipe, tmp_path):
     assert same_weights(with_methods, without)
 
 
+def test_a_flat_model_of_the_parts_shares_the_weights(tmp_path):
+    """As docs/methods.md says of files of models without the nesting."""
+
+    def flat(model):
+        trunk, heads = model.trunk, model.heads
+        return keras.Model(trunk.input, heads(trunk.output))
+
+    first, second = HEADS.compiled(RANDOM), HEADS.compiled(RANDOM)
+    HEADS.train(first, steps=2)
+    flat(first).save_weights(tmp_path / "flat.weights.h5")
+    flat(second).load_weights(tmp_path / "flat.weights.h5")
+    assert same_weights(first, second)
+
+
 @pytest.mark.parametrize(("kind", "recipe"), USES)
 def test_a_file_without_state_starts_afresh(kind, recipe, tmp_path):
     plain(kind).save_weights(tmp_path / "plain.weights.h5")
