@@ -112,6 +112,20 @@ def test_regularisers_and_added_losses_train_both_halves(recipe):
     assert largest_difference(trainable(model), trainable(plain)) < 1e-6
 
 
+def test_trunk_and_heads_may_name_layers_alike():
+    inputs, shared = keras.Input([3]), keras.Input([3])
+    trunk = keras.Model(inputs, dense(3, name="same")(inputs))
+    heads = keras.Model(shared, dense(1, name="same")(shared))
+    model = gd.MultiLossModel(trunk, heads)
+    plain = keras.models.clone_model(keras.Model(inputs, heads(trunk(inputs))))
+    plain.set_weights(model.get_weights())
+    x, (y,) = data(num_heads=1)
+    for m in (model, plain):
+        m.compile(keras.optimizers.SGD(0.1), loss="mse")
+        m.train_on_batch(x, y)
+    assert largest_difference(trainable(model), trainable(plain)) < 1e-6
+
+
 def test_regularisers_and_added_losses_are_not_masked():
     """A method that drops everything leaves exactly the added terms."""
 

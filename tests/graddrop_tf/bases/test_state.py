@@ -1,8 +1,8 @@
 """State of methods: kept, saved, resumed, and no weight of a model.
 
-`files/` holds models of `tests.graddrop_tf.models`, saved
-after five steps by the code that kept the step as a weight, and their
-trainable weights after three steps more.
+`files/` holds models of `tests.graddrop_tf.models`, saved after five steps by
+the code that kept the step as a weight, and their trainable weights after three
+steps more.
 """
 
 import pathlib
