@@ -15,9 +15,6 @@ from graddrop_tf import replicas
 
 ReplicaSum = Callable[[tf.Tensor], tf.Tensor]
 
-# Up to here an unrolled elimination is faster than a factorization.
-_FEW_ROWS = 8
-
 
 def as_list(gradients) -> list[tf.Tensor]:
     """Turns a stack `[T, ...]` or a sequence into a list of T tensors.
@@ -153,28 +150,6 @@ def scale_each(
         gradient * tf.cast(factors[i], gradient.dtype)
         for i, gradient in enumerate(gradients)
     ]
-
-
-def make_solver(matrix: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns a function that solves `matrix x = right` for `right` `[T]`.
-
-    Args:
-        matrix: `[T, T]`, positive definite.
-    """
-    num_rows = matrix.shape[0]
-    if num_rows > _FEW_ROWS:
-        root = tf.linalg.cholesky(matrix)
-        return lambda right: tf.linalg.cholesky_solve(root, right[:, None])[
-            :, 0
-        ]
-    # Gauss-Jordan; a positive definite matrix needs no pivots.
-    eye = tf.eye(num_rows, dtype=matrix.dtype)
-    both = tf.concat([matrix, eye], axis=1)
-    for i in range(num_rows):
-        row = both[i] / both[i, i]
-        both -= (both[:, i] - eye[i])[:, None] * row
-    inverse = both[:, num_rows:]
-    return lambda right: tf.reduce_sum(inverse * right, axis=1)
 
 
 def safe_ratio(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:

@@ -23,7 +23,7 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 # From the ground floor up.
 _FLOORS = {
     "graddrop_tf": [
-        {"_version", "checks", "places", "random", "replicas"},
+        {"_version", "checks", "places", "random", "replicas", "solvers"},
         {"fitting", "linalg"},
         {"bases"},
         {"inference", "methods", "step"},

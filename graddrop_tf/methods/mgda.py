@@ -10,81 +10,34 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg
+from graddrop_tf import solvers
 from graddrop_tf.bases.gramian import GramianCombiner
 
-# 12 reach 1e-10 of max |g|^2 on 100 losses; see tests.
-_NUM_ITERATIONS = 16
-_CONVERGED = 1e-14
 
+def min_norm_weights(gram, rounding: float = 1e-12) -> tf.Tensor:
+    """Finds weights w on the simplex that minimise `w' G w`.
 
-def min_norm_weights(gram, ridge: float = 1e-12) -> tf.Tensor:
-    """Finds weights a on the simplex that minimise `a' G a`.
-
-    A primal-dual interior-point method with Mehrotra's predictor and
-    corrector (Nocedal and Wright, "Numerical Optimization", 2006, section
-    16.6), in float64, with a fixed number of iterations.
+    With `x_i = w_i |g_i|` that is `x' C x` on the cosine matrix C, where
+    `sum_i x_i / |g_i| = 1`. A gradient of zero is the shortest combination
+    itself; several of them share the weight.
 
     Args:
-        gram: `[T, T]`, positive semidefinite up to its rounding.
-        ridge: Its relative error, added to the diagonal.
+        gram: G, `[T, T]`, positive semidefinite up to its rounding.
+        rounding: Its relative error.
 
     Returns:
         `float64` weights `[T]`, at least 0 and of sum 1; NaN where `gram` has
         a value that is not finite.
 
     Example:
-        >>> a = min_norm_weights([[18.0, -22.0], [-22.0, 38.0]])  # 0.6, 0.4
+        >>> w = min_norm_weights([[18.0, -22.0], [-22.0, 38.0]])  # 0.6, 0.4
     """
-    gram = tf.stop_gradient(tf.cast(gram, tf.float64))
-    num_losses = gram.shape[0]
-    eye = tf.eye(num_losses, dtype=tf.float64)
-    ones = tf.ones([num_losses], tf.float64)
-    # Cholesky raises on NaN, which must reach the caller as a NaN instead.
-    finite = tf.reduce_all(tf.math.is_finite(gram))
-    gram = tf.where(finite, gram, eye)
-    largest = tf.reduce_max(tf.linalg.diag_part(gram))
-    gram = linalg.safe_ratio(gram, largest) + ridge * eye
-    start = (0, ones / num_losses, ones, tf.zeros([], tf.float64))
-    _, a, _, _ = tf.while_loop(
-        lambda position, *_: position < _NUM_ITERATIONS,
-        lambda position, *point: (position + 1, *_iterate(gram, *point)),
-        start,
-    )
-    a /= tf.reduce_sum(a)
-    return tf.where(finite, a, tf.constant(float("nan"), tf.float64))
-
-
-def _iterate(gram, a, z, nu):
-    """Takes a predictor-corrector step; z, nu: multipliers of a, sum a = 1."""
-    mu = tf.reduce_mean(a * z)
-    dual = tf.linalg.matvec(gram, a) - nu - z
-    primal = tf.reduce_sum(a) - 1
-    solve = linalg.make_solver(gram + tf.linalg.diag(z / a))
-    response = solve(tf.ones_like(a))
-
-    def newton(complementarity):
-        step = solve(complementarity / a - dual)
-        d_nu = (-primal - tf.reduce_sum(step)) / tf.reduce_sum(response)
-        d_a = step + d_nu * response
-        return d_a, (complementarity - z * d_a) / a, d_nu
-
-    d_a, d_z, _ = newton(-a * z)
-    length = _step_length(a, d_a, z, d_z, 1.0)
-    ahead = tf.reduce_mean((a + length * d_a) * (z + length * d_z))
-    centring = (ahead / mu) ** 3
-    d_a, d_z, d_nu = newton(centring * mu - a * z - d_a * d_z)
-    length = _step_length(a, d_a, z, d_z, 0.99)
-    length *= tf.cast(mu > _CONVERGED, tf.float64)
-    return a + length * d_a, z + length * d_z, nu + length * d_nu
-
-
-def _step_length(a, d_a, z, d_z, fraction: float) -> tf.Tensor:
-    """Returns the longest step, at most 1, that keeps a and z positive."""
-    values = tf.concat([a, z], 0)
-    steps = tf.concat([d_a, d_z], 0)
-    bounds = tf.where(steps < 0, -values / steps, tf.ones_like(values) * 2)
-    return tf.minimum(fraction * tf.reduce_min(bounds), 1.0)
+    cosines, norms, zero, finite = solvers.cosine_form(gram)
+    prices = tf.reduce_min(norms) / norms
+    weights = prices * solvers.minimize_on_simplex(cosines, prices, rounding)
+    weights = tf.where(tf.reduce_any(zero), tf.cast(zero, tf.float64), weights)
+    weights /= tf.reduce_sum(weights)
+    return tf.where(finite, weights, tf.constant(float("nan"), tf.float64))
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")

@@ -245,6 +245,45 @@ COMBINER_LAWS = (
 )
 
 
+# Combiners that see the Gram matrix alone.
+
+
+def unequal_examples(separate=SHARED):
+    """Yields steps, three gradients of unequal norms, and activations."""
+    for ratio in (1.0, 1e2, 1e4, 1e6):
+        middle = ratio**0.5
+        for norms in ([1, 1, ratio], [ratio, 1, ratio], [ratio, middle, 1]):
+            for step, g, A in examples(3, separate):
+                # As float32 holds them.
+                scaled = [
+                    np.float64(np.float32(norm * g_i / np.linalg.norm(g_i)))
+                    for norm, g_i in zip(norms, g, strict=True)
+                ]
+                yield step, scaled, A
+
+
+def unequal_norms(combiner):
+    """In float32 as in float64, though norms differ up to a million times.
+
+    Judged loss by loss, relative to the larger of its own result and the
+    smallest gradient, and by the sum that the trunk receives.
+    """
+    for separate in (SHARED, SEPARATE):
+        for step, g, A in unequal_examples(separate=separate):
+            got = combine(combiner, g, A, step=step)
+            want = combine(combiner, g, A, "float64", step)
+            smallest = min(np.abs(g_i).max() for g_i in g)
+            for h, e in zip(got, want, strict=True):
+                assert np.abs(h - e).max() <= 1e-5 * max(
+                    np.abs(e).max(), smallest
+                )
+            if not separate:
+                assert_close([sum(got)], [sum(want)], 1e-5)
+
+
+GRAMIAN_LAWS = (unequal_norms,)
+
+
 # What some combiners claim.
 
 
@@ -258,6 +297,28 @@ def no_loss_conflicts(combiner, num_losses=(2, 3, 4)):
             size = max(np.vdot(g_i, g_i) for g_i in g)
             for g_i in g:
                 assert np.vdot(total, g_i) >= -1e-9 * size
+
+
+def the_duality_gap_is_closed(combiner):
+    """No convex combination is shorter, whatever the norms.
+
+    For p on the hull of the gradients `|p|^2 - min_i g_i . p` is 0 at the
+    shortest one alone. Each term is taken in units of `|p| |g_i|`, as the
+    cosines that it is made of.
+    """
+    for step, g, A in unequal_examples():
+        weights = [
+            np.vdot(h, g_i) / np.vdot(g_i, g_i)
+            for h, g_i in zip(
+                combine(combiner, g, A, "float64", step), g, strict=True
+            )
+        ]
+        assert min(weights) >= 0.0
+        np.testing.assert_allclose(sum(weights), 1.0, rtol=1e-12)
+        p = sum(w * g_i for w, g_i in zip(weights, g, strict=True))
+        for g_i in g:
+            unit = np.linalg.norm(p) * np.linalg.norm(g_i)
+            assert np.vdot(p, p) - np.vdot(g_i, p) <= 1e-9 * unit
 
 
 def neither_of_two_losses_conflicts(combiner):

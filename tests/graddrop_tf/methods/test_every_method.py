@@ -22,7 +22,7 @@ CLAIMS = {
         laws.a_nan_of_a_loss_is_in_the_next_weights,
         laws.one_loss_has_weight_one,
     ),
-    "mgda": (laws.no_loss_conflicts,),
+    "mgda": (laws.no_loss_conflicts, laws.the_duality_gap_is_closed),
     "pcgrad": (laws.neither_of_two_losses_conflicts,),
 }
 _COIN = "A fair coin may drop the sign of a single loss."
@@ -50,9 +50,13 @@ def enrolled():
     """Returns every method with every law, as parameters of a test."""
     parameters = []
     for text in (*METHODS, *VARIANTS):
-        general = laws.COMBINER_LAWS
-        if isinstance(build(text), gd.Weighting):
+        method = build(text)
+        if isinstance(method, gd.Weighting):
             general = laws.WEIGHTING_LAWS
+        elif isinstance(method, gd.GramianCombiner):
+            general = (*laws.COMBINER_LAWS, *laws.GRAMIAN_LAWS)
+        else:
+            general = laws.COMBINER_LAWS
         for law in (*general, *CLAIMS.get(text, ())):
             reason = EXCEPTIONS.get(text, {}).get(law)
             marks = pytest.mark.xfail(
