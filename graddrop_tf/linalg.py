@@ -6,8 +6,10 @@ their largest magnitude before they are multiplied.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -69,13 +71,13 @@ def _scaled(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def squared_norms(
-    gradients: Sequence[tf.Tensor],
+    gradients: Sequence[Any],
     replica_sum: ReplicaSum = replicas.identity,
 ) -> tf.Tensor:
     """Returns the squared L2 norm of each gradient.
 
     Args:
-        gradients: T tensors of any shapes.
+        gradients: T tensors of any shapes, or structures of tensors.
         replica_sum: Sums a tensor over replicas.
 
     Returns:
@@ -83,27 +85,47 @@ def squared_norms(
     """
     squares = []
     for gradient in gradients:
-        unit, scale = _scaled(gradient)
-        square = tf.cast(tf.reduce_sum(tf.square(unit)), tf.float64)
-        squares.append(square * tf.square(scale))
+        blocks = []
+        for block in tf.nest.flatten(gradient):
+            unit, scale = _scaled(block)
+            square = tf.cast(tf.reduce_sum(tf.square(unit)), tf.float64)
+            blocks.append(square * tf.square(scale))
+        squares.append(tf.add_n(blocks))
     return replica_sum(tf.stack(squares))
 
 
+class Rows(abc.ABC):
+    """Gradients as the rows of a matrix: products and combinations of them."""
+
+    @abc.abstractmethod
+    def gram(self, replica_sum: ReplicaSum = replicas.identity) -> tf.Tensor:
+        """Returns the inner products of all pairs, `[T, T]` `float64`."""
+
+    @abc.abstractmethod
+    def mix(self, coefficients: tf.Tensor) -> list[Any]:
+        """Returns `sum_j c_ij g_j` for every i, given `[T, T]`."""
+
+    @abc.abstractmethod
+    def weighted_sum(self, weights: tf.Tensor) -> Any:
+        """Returns what `sum_j w_j g_j` sends into the trunk, given `[T]`."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """Gradients of one shape as the rows of a matrix.
+class _Block:
+    """The part of all gradients at one tensor.
 
     Attributes:
         units: `[T, n]`, each row with a largest magnitude in [1, 2).
         scales: `[T]` `float64`, what each row was divided by.
+        like: One of the gradients.
     """
 
     units: tf.Tensor
     scales: tf.Tensor
+    like: tf.Tensor
 
     @classmethod
-    def of(cls, gradients: Sequence[tf.Tensor]) -> Rows:
-        """Writes gradients into a matrix."""
+    def of(cls, gradients: Sequence[tf.Tensor]) -> _Block:
         rows = tf.reshape(tf.stack(gradients), [len(gradients), -1])
         rows = tf.cast(rows, accumulation_dtype(rows.dtype))
         # Without a copy of the matrix, as `abs` or a division would make.
@@ -111,43 +133,105 @@ class Rows:
             tf.reduce_max(rows, axis=1), -tf.reduce_min(rows, axis=1)
         )
         scales = _power_of_two(largest)
-        return cls(rows / scales[:, None], tf.cast(scales, tf.float64))
+        units = rows / scales[:, None]
+        return cls(units, tf.cast(scales, tf.float64), gradients[0])
 
-    def gram(self, replica_sum: ReplicaSum = replicas.identity) -> tf.Tensor:
-        """Returns the inner products of all pairs, `[T, T]` `float64`."""
+    def gram(self) -> tf.Tensor:
         products = tf.matmul(self.units, self.units, transpose_b=True)
         products = tf.cast(products, tf.float64)
-        return replica_sum(
-            products * self.scales[:, None] * self.scales[None, :]
-        )
+        return products * self.scales[:, None] * self.scales[None, :]
 
-    def mix(self, coefficients: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-        """Returns `sum_j c_ij g_j`.
-
-        Args:
-            coefficients: `[m, T]` `float64`.
-            like: One of the gradients.
-
-        Returns:
-            `[m, ...]` in the shape and dtype of `like`.
-        """
+    def mix(self, coefficients: tf.Tensor) -> tf.Tensor:
+        like = self.like
         coefficients = tf.cast(coefficients * self.scales, self.units.dtype)
         mixed = tf.cast(tf.matmul(coefficients, self.units), like.dtype)
         mixed = tf.reshape(mixed, tf.concat([[-1], tf.shape(like)], axis=0))
         return tf.ensure_shape(mixed, [coefficients.shape[0], *like.shape])
 
 
-def gram_ridge(dtype: tf.DType) -> float:
+@dataclasses.dataclass(frozen=True)
+class SharedRows(Rows):
+    """Gradients with respect to the same tensors.
+
+    Attributes:
+        form: A structure of the form of each gradient.
+        blocks: The rows at each tensor.
+    """
+
+    form: Any
+    blocks: Sequence[_Block]
+
+    @classmethod
+    def of(cls, gradients: Sequence[Any]) -> SharedRows:
+        """Writes gradients into a matrix."""
+        blocks = zip(*map(tf.nest.flatten, gradients), strict=True)
+        return cls(gradients[0], [_Block.of(block) for block in blocks])
+
+    def gram(self, replica_sum=replicas.identity):
+        """See base class."""
+        return replica_sum(tf.add_n([block.gram() for block in self.blocks]))
+
+    def mix(self, coefficients):
+        """See base class; `[m, T]` gives m combinations."""
+        count = coefficients.shape[0]
+        mixed = [
+            tf.unstack(block.mix(coefficients), num=count)
+            for block in self.blocks
+        ]
+        return [
+            tf.nest.pack_sequence_as(self.form, list(combination))
+            for combination in zip(*mixed, strict=True)
+        ]
+
+    def weighted_sum(self, weights):
+        """See base class."""
+        return self.mix(weights[None])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatedRows(Rows):
+    """Gradients with respect to tensors of different examples.
+
+    No example has two gradients, so the rows are orthogonal.
+
+    Attributes:
+        gradients: T gradients.
+    """
+
+    gradients: Sequence[Any]
+
+    def gram(self, replica_sum=replicas.identity):
+        """See base class; diagonal."""
+        return tf.linalg.diag(squared_norms(self.gradients, replica_sum))
+
+    def mix(self, coefficients):
+        """See base class; the examples of loss j receive `sum_i c_ij g_j`."""
+        return self.weighted_sum(tf.reduce_sum(coefficients, axis=0))
+
+    def weighted_sum(self, weights):
+        """See base class; T gradients, each to its own examples."""
+        return scale_each(self.gradients, weights)
+
+
+def rounding_error(dtype: tf.DType) -> float:
     """Returns the relative error of a Gram matrix of gradients of `dtype`."""
     return 1e-12 if dtype == tf.float64 else 1e-6
 
 
-def scale_each(
-    gradients: Sequence[tf.Tensor], factors: tf.Tensor
-) -> list[tf.Tensor]:
-    """Returns `c_i g_i` for every i, in the gradients' dtype."""
+def scale_each(gradients: Sequence[Any], factors: tf.Tensor) -> list[Any]:
+    """Returns `c_i g_i` for every i, in the gradients' dtypes.
+
+    Args:
+        gradients: T tensors, or structures of tensors.
+        factors: `[T]`.
+    """
     return [
-        gradient * tf.cast(factors[i], gradient.dtype)
+        tf.nest.map_structure(
+            lambda block, factor=factors[i]: (
+                block * tf.cast(factor, block.dtype)
+            ),
+            gradient,
+        )
         for i, gradient in enumerate(gradients)
     ]
 

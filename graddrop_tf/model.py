@@ -8,7 +8,6 @@ import tensorflow as tf
 from graddrop_tf import fitting, parts, places, replicas
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_count
 from graddrop_tf.recipe import Recipe
 from graddrop_tf.step import clipping, epochs
 from graddrop_tf.step.compiled_loss import PerLossCompileLoss
@@ -31,14 +30,16 @@ class MultiLossModel(keras.Model):
 
     Args:
         trunk: A functional `keras.Model` from the inputs to the activations
-            A: a tensor, or a list with one tensor for each loss if they
-            are batch separated.
+            A that the losses share: a tensor, or lists and dicts of tensors,
+            such as a feature pyramid or all skips of a U-Net.
         heads: A functional `keras.Model` from A to the outputs: a tensor, or
             a list or flat dict of tensors.
         recipe: A `gd.Recipe`, its text, or a single method such as
             `gd.GradDrop()`; the plain sum by default.
         loss_chunk_size: How many per-loss gradients may exist at once, to
             bound memory; all of them by default.
+        separate: Whether the losses are batch separated: A is a list with the
+            activations of each loss, computed from examples of its own.
         **kwargs: `name`, `trainable`, `dtype`.
 
     Raises:
@@ -59,6 +60,7 @@ class MultiLossModel(keras.Model):
         heads: keras.Model,
         recipe: Recipe | Combiner | Weighting | str | None = None,
         loss_chunk_size: int | None = None,
+        separate: bool = False,
         **kwargs,
     ):
         parts.check_parts(trunk, heads)
@@ -78,7 +80,10 @@ class MultiLossModel(keras.Model):
             recipe = recipe.make_state()
         self.recipe_state = recipe
         self.loss_chunk_size = loss_chunk_size
-        self._check_chunks()
+        self.separate = bool(separate)
+        self.place_of(trunk.output)
+        if loss_chunk_size is not None:
+            parts.check_chunks(loss_chunk_size, self.separate, recipe)
         fitting.train_on_replicas(self)
         epochs.end_in_fit(self, recipe)
 
@@ -92,23 +97,6 @@ class MultiLossModel(keras.Model):
         """The weights of trunk and heads, which a plain model has too."""
         state = {id(v) for v in self.recipe_state.variables}
         return [w for w in super().weights if id(w) not in state]
-
-    def _check_chunks(self) -> None:
-        size = self.loss_chunk_size
-        if size is None:
-            return
-        check_count("loss_chunk_size", size)
-        if places.of(self.trunk.output).separate:
-            raise ValueError(
-                "`loss_chunk_size` is for losses that share their "
-                "activations. Received: a trunk with batch-separated outputs."
-            )
-        if self.recipe_state.combiner.streaming() is None:
-            raise ValueError(
-                f"The recipe {str(self.recipe)!r} needs all gradients at once "
-                "and cannot work in chunks. Received: loss_chunk_size="
-                f"{size}."
-            )
 
     def compile(
         self,
@@ -140,9 +128,10 @@ class MultiLossModel(keras.Model):
         self._check_xla(jit_compile)
         if isinstance(loss, VectorLoss) and loss_weights is not None:
             loss, loss_weights = loss.with_loss_weights(loss_weights), None
-        names = parts.name_losses(
-            loss, self.output_names, self.outputs, self.trunk.output
-        )
+        names = parts.name_losses(loss, self.output_names, self.outputs)
+        if loss is not None:
+            place = self.place_of(self.trunk.output)
+            place.check_losses(len(names), isinstance(loss, VectorLoss))
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -203,6 +192,10 @@ class MultiLossModel(keras.Model):
             x, y, taped.y_pred, sample_weight=sample_weight
         )
 
+    def place_of(self, activations) -> places.Place:
+        """Returns the place of what the trunk gives."""
+        return places.of(activations, self.separate)
+
     def _forward(self, x, losses_of) -> Taped:
         state = self.recipe_state
         return forward(
@@ -210,6 +203,7 @@ class MultiLossModel(keras.Model):
             self.heads,
             x,
             losses_of,
+            self.place_of,
             penalty_factor=state.gradient_penalty,
             per_loss=state.needs_per_loss_gradients,
         )
@@ -252,6 +246,7 @@ class MultiLossModel(keras.Model):
             "heads": serialize(self.heads),
             "recipe": serialize(self.recipe_state),
             "loss_chunk_size": self.loss_chunk_size,
+            "separate": self.separate,
         }
 
     @classmethod

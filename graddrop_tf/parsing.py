@@ -142,7 +142,8 @@ def _known_arguments(name: str) -> list[str]:
             f"There is no method {name!r}. Known names: {_known_names()}."
         )
     arguments = constructor_arguments(METHODS[name])
-    return [a for a in arguments if a != "num_losses"]
+    # What a model says of its losses is no part of a recipe.
+    return [a for a in arguments if a not in ("num_losses", "separate")]
 
 
 def _known_names() -> str:

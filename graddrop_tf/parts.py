@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places
+from graddrop_tf.checks import check_count
+from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
 
 
@@ -54,6 +55,31 @@ def _compatible(a, b) -> bool:
     return tf.TensorShape(a).is_compatible_with(tf.TensorShape(b))
 
 
+def check_chunks(size: int, separate: bool, state: RecipeState) -> None:
+    """Checks that losses can be combined in chunks.
+
+    Args:
+        size: How many gradients may exist at once.
+        separate: Whether the losses are batch separated.
+        state: The state of the recipe.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    check_count("loss_chunk_size", size)
+    if separate:
+        raise ValueError(
+            "`loss_chunk_size` is for losses that share their activations. "
+            "Received: separate=True."
+        )
+    if state.combiner.streaming() is None:
+        names = [type(c).__name__ for c in state.combiner.combiners]
+        raise ValueError(
+            f"{'+'.join(names)} needs all gradients at once and cannot work "
+            f"in chunks. Received: loss_chunk_size={size}."
+        )
+
+
 def list_outputs(heads: keras.Model) -> list[str]:
     """Returns the names of the outputs."""
     output = heads.output
@@ -63,21 +89,19 @@ def list_outputs(heads: keras.Model) -> list[str]:
     return list(heads.output_names)
 
 
-def name_losses(loss, names: list[str], outputs, trunk_output) -> list[str]:
+def name_losses(loss, names: list[str], outputs) -> list[str]:
     """Returns the names of the losses in the order of the outputs.
 
     Args:
         loss: As in `MultiLossModel.compile`.
         names: The names of the outputs.
         outputs: The outputs of the heads.
-        trunk_output: The activations.
 
     Raises:
-        ValueError: If the losses do not fit the outputs or the activations.
+        ValueError: If the losses do not fit the outputs.
     """
-    place = places.of(trunk_output)
     if isinstance(loss, VectorLoss):
-        return _name_vector(loss, names, outputs, place)
+        return _name_vector(loss, names, outputs)
     if isinstance(loss, dict):
         unknown = sorted(set(loss) - set(names))
         if unknown:
@@ -96,26 +120,14 @@ def name_losses(loss, names: list[str], outputs, trunk_output) -> list[str]:
         losses = [n for n, item in pairs if item is not None]
     else:
         losses = names
-    if loss is not None and place.separate:
-        count = len(place.activations)
-        if len(losses) != count:
-            raise ValueError(
-                "Batch-separated activations need one loss for each. Received: "
-                f"{len(losses)} losses for {count} activations."
-            )
     return losses
 
 
-def _name_vector(loss, names, outputs, place) -> list[str]:
+def _name_vector(loss, names, outputs) -> list[str]:
     if len(outputs) != 1:
         raise ValueError(
             "A gd.VectorLoss takes a model with one output. Received: the "
             f"outputs {names}."
-        )
-    if place.separate:
-        raise ValueError(
-            "Batch-separated activations need one Keras loss for each. "
-            "Received: a gd.VectorLoss."
         )
     if loss.names is not None:
         return list(loss.names)

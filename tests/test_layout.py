@@ -23,8 +23,9 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 # From the ground floor up.
 _FLOORS = {
     "graddrop_tf": [
-        {"_version", "checks", "places", "random", "replicas", "solvers"},
+        {"_version", "checks", "random", "replicas", "solvers"},
         {"fitting", "linalg"},
+        {"places"},
         {"bases"},
         {"inference", "methods", "step"},
         {"parsing", "parts"},

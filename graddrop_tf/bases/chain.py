@@ -7,33 +7,31 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf.bases.combiner import Combiner, Streaming
+from graddrop_tf.bases.combiner import Combiner, JointCombiner, Streaming
 
 
 class _StreamingSum(Streaming):
     """The plain sum."""
 
-    def start(self, num_losses, activations):
-        self._total = None
+    def start(self, num_losses, place):
+        self._place, self._totals = place, []
 
     def add(self, indices, gradients):
-        if self._total is not None:
-            gradients = [self._total, *gradients]
-        self._total = tf.add_n(gradients)
-        return [self._total]
+        self._totals = [self._place.sum([*self._totals, *gradients])]
+        return tf.nest.flatten(self._totals)
 
     def finish(self):
-        return self._total
+        return self._totals[0]
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
-class Chain(Combiner):
+class Chain(JointCombiner):
     """Several combiners in one place, in order.
 
     Args:
         combiners: Combiners; none of them: the plain sum.
         num_losses: T, as in `Combiner`.
-        **kwargs: `name`, `dtype`.
+        **kwargs: `separate`, `name`, `dtype`.
 
     Example:
         >>> layer = gd.Chain([gd.MGDA(), gd.GradDrop()], num_losses=2)
@@ -57,6 +55,13 @@ class Chain(Combiner):
                 raise ValueError(
                     "A chain is made of combiners. Received: "
                     f"{combiner!r} of type {type(combiner).__name__}."
+                )
+            if combiner.separate is not None:
+                raise ValueError(
+                    "The combiners of a chain or a recipe act where it does: "
+                    "give `separate` to the layer or model that holds them. "
+                    f"Received: separate={combiner.separate!r} in "
+                    f"{type(combiner).__name__}."
                 )
             combiner.nested = True
         self.combiners = list(combiners)
@@ -82,19 +87,19 @@ class Chain(Combiner):
                 combiner.build()
             combiner.make_state(num_losses)
 
-    def combine(self, gradients, activations):
+    def combine_at(self, gradients, place):
         """See base class."""
         for combiner in self.combiners:
-            gradients = combiner._checked(gradients, activations)
+            gradients = combiner.combine_at(gradients, place)
         return gradients
 
-    def combine_to_sum(self, gradients, activations):
+    def combine_to_sum(self, gradients, place):
         """See base class."""
         if not self.combiners:
-            return tf.add_n(gradients)
+            return place.sum(gradients)
         for combiner in self.combiners[:-1]:
-            gradients = combiner._checked(gradients, activations)
-        return self.combiners[-1].combine_to_sum(gradients, activations)
+            gradients = combiner.combine_at(gradients, place)
+        return self.combiners[-1].combine_to_sum(gradients, place)
 
     def streaming(self):
         """See base class; two methods in a row need all gradients at once."""

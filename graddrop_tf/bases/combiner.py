@@ -13,32 +13,33 @@ from graddrop_tf.bases.configuration import Configurable
 from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.state import Stateful
 from graddrop_tf.checks import check_count
+from graddrop_tf.places import Place, Structure
 
 
 class Streaming(abc.ABC):
     """A combination accumulated loss by loss: start, add chunks, finish."""
 
     @abc.abstractmethod
-    def start(self, num_losses: int, activations: tf.Tensor) -> None:
-        """Prepares for the gradients of T losses with respect to A."""
+    def start(self, num_losses: int, place: Place) -> None:
+        """Prepares for the gradients of T losses that meet at a place."""
 
     @abc.abstractmethod
     def add(
-        self, indices: Sequence[int], gradients: list[tf.Tensor]
+        self, indices: Sequence[int], gradients: list[Structure]
     ) -> list[tf.Tensor]:
         """Adds the gradients of some losses.
 
         Args:
             indices: Which losses they are, in ascending order.
-            gradients: Their gradients.
+            gradients: Their gradients, in the form of A.
 
         Returns:
             The accumulators, which the next chunk has to wait for.
         """
 
     @abc.abstractmethod
-    def finish(self) -> tf.Tensor:
-        """Returns the sum of all combined gradients."""
+    def finish(self) -> Structure:
+        """Returns the sum of all combined gradients, in the form of A."""
 
 
 class Combiner(Configurable, Stateful):
@@ -51,6 +52,7 @@ class Combiner(Configurable, Stateful):
     In a `MultiLossModel` it comes with the model's recipe.
 
     A method implements `combine` alone; `replica_sum` sums over replicas.
+    Where the losses share several tensors, `combine` is called for each.
     A method that draws derives from `RandomCombiner`, one that needs nothing
     but the inner products of the gradients from `GramianCombiner`. A method
     that remembers names its state in `initial_state`, reads it from `state`,
@@ -65,6 +67,9 @@ class Combiner(Configurable, Stateful):
             is called in a model.
         sync_replicas: Whether quantities of the batch are those of the global
             batch of all replicas.
+        separate: Whether the inputs of the layer are a list with the
+            activations of each loss, batch separated, and no structure that
+            the losses share; None: whether they are a list.
         **kwargs: `name`, `dtype`.
 
     Attributes:
@@ -77,11 +82,11 @@ class Combiner(Configurable, Stateful):
             returns its inputs and adds no operation.
 
     Input shape:
-        `[batch, ...]`, or a list of T such tensors where the losses are
-        batch separated.
+        `[batch, ...]`, or a structure of such tensors; a list of T of them
+        where the losses are batch separated.
 
     Output shape:
-        A list of T tensors.
+        A list of T tensors or structures.
 
     Raises:
         ValueError: Where the number of losses is unknown or does not match.
@@ -98,6 +103,7 @@ class Combiner(Configurable, Stateful):
         num_losses: int | None = None,
         *,
         sync_replicas: bool = True,
+        separate: bool | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -105,6 +111,7 @@ class Combiner(Configurable, Stateful):
             check_count("num_losses", num_losses)
         self.num_losses = num_losses
         self.sync_replicas = bool(sync_replicas)
+        self.separate = separate
         self.nested = False
         self.loss_names: tuple[str, ...] | None = None
         self._known_losses = num_losses
@@ -114,7 +121,7 @@ class Combiner(Configurable, Stateful):
     def combine(
         self, gradients: list[tf.Tensor], activations
     ) -> list[tf.Tensor]:
-        """Rewrites per-loss gradients.
+        """Rewrites the gradients of the losses at one tensor.
 
         Args:
             gradients: T tensors, dL_i/dA (batch separated: dL_i/dA_i).
@@ -125,21 +132,41 @@ class Combiner(Configurable, Stateful):
             are shared, their sum is the gradient that the trunk receives.
         """
 
+    def combine_at(
+        self, gradients: list[Structure], place: Place
+    ) -> list[Structure]:
+        """Rewrites the gradients of the losses at all tensors of a place.
+
+        Args:
+            gradients: T gradients, each in the form of its activations.
+            place: Where they meet.
+
+        Returns:
+            T gradients of the same shapes and dtypes.
+
+        Raises:
+            ValueError: If `combine` returns another number or other shapes.
+        """
+        combined = place.of_blocks(self._combine_block, gradients)
+        place.check_shapes(combined)
+        return combined
+
     def combine_to_sum(
-        self, gradients: list[tf.Tensor], activations: tf.Tensor
-    ) -> tf.Tensor:
-        """Combines gradients of shared activations and sums the result.
+        self, gradients: list[Structure], place: Place
+    ) -> Structure:
+        """Combines gradients to what the trunk receives.
 
         A method that gets the sum cheaper than its T parts may say how.
 
         Args:
-            gradients: T tensors.
-            activations: A.
+            gradients: As in `combine_at`.
+            place: As in `combine_at`.
 
         Returns:
-            The sum of what `combine` returns.
+            The sum of what `combine_at` returns, in the form of the
+            activations; where they are batch separated, all of it.
         """
-        return tf.add_n(self._checked(gradients, activations))
+        return place.sum(self.combine_at(gradients, place))
 
     def streaming(self) -> Streaming | None:
         """Returns the method's streaming form.
@@ -172,8 +199,11 @@ class Combiner(Configurable, Stateful):
 
     def build(self, input_shape=None):
         """Creates the state, as far as the number of losses is known."""
-        if input_shape and isinstance(input_shape[0], (list, tuple)):
-            self.set_losses(len(input_shape), self.loss_names)
+        # A list of shapes, and not the shape of one tensor.
+        if isinstance(input_shape, (list, tuple)) and not all(
+            size is None or isinstance(size, int) for size in input_shape
+        ):
+            self._count(input_shape)
         self.make_state(self._known_losses)
         self.built = True
 
@@ -199,75 +229,88 @@ class Combiner(Configurable, Stateful):
 
     def call(self, inputs, training=False):
         """Returns a branch of the activations for each loss."""
-        num_losses = self._count(inputs)
-        separate = places.of(inputs).separate
+        num_losses, place = self._count(inputs), self.place_of(inputs)
+        branches = place.of_each(num_losses)
         if not training:
-            return list(inputs) if separate else [inputs] * num_losses
+            return branches
         step = self.next_step()
 
         @tf.custom_gradient
-        def shared(activations):
+        def branch(*blocks):
+            here = place.with_blocks(blocks)
+
             def grad(*gradients):
+                arrived = tf.nest.pack_sequence_as(branches, gradients)
                 with random.drawing(step):
-                    return self.combine_to_sum(list(gradients), activations)
+                    return tf.nest.flatten(self.combine_to_sum(arrived, here))
 
-            return [tf.identity(activations)] * num_losses, grad
+            copies = tf.nest.flatten(here.of_each(num_losses))
+            return [tf.identity(copy) for copy in copies], grad
 
-        @tf.custom_gradient
-        def separated(*activations):
-            def grad(*gradients):
-                with random.drawing(step):
-                    return self._checked(gradients, list(activations))
+        return tf.nest.pack_sequence_as(branches, branch(*place.blocks))
 
-            return [tf.identity(a) for a in activations], grad
+    def place_of(self, inputs: Structure) -> Place:
+        """Returns the place of the activations that the layer is given."""
+        return places.of(inputs, self.separate)
 
-        return list(separated(*inputs) if separate else shared(inputs))
-
-    def _checked(self, gradients, activations) -> list[tf.Tensor]:
-        combined = self.combine(list(gradients), activations)
-        if not isinstance(combined, (list, tuple)) or len(combined) != len(
-            gradients
-        ):
+    def _combine_block(self, gradients, place: Place) -> list[tf.Tensor]:
+        combined = self.combine(gradients, place.activations)
+        count = len(combined) if isinstance(combined, (list, tuple)) else None
+        if count != len(gradients):
             raise ValueError(
                 f"`{type(self).__name__}.combine` must return one gradient "
                 f"for each of {len(gradients)} losses. Received: {combined}."
             )
-        places.check_shapes(combined, activations)
         return list(combined)
 
-    def _count(self, inputs) -> int:
-        if places.of(inputs).separate:
-            self.set_losses(len(inputs), self.loss_names)
-            return len(inputs)
-        if self.num_losses is None:
+    def _count(self, inputs: Structure) -> int:
+        """Sets and returns the number of losses."""
+        num_losses = self.place_of(inputs).num_losses or self.num_losses
+        if num_losses is None:
             raise ValueError(
                 f"{type(self).__name__} needs `num_losses` where the losses "
-                "share one tensor. Received: num_losses=None and a tensor of "
-                f"shape {inputs.shape}."
+                "share their activations. Received: num_losses=None and "
+                f"{inputs}."
             )
-        self.set_losses(self.num_losses, self.loss_names)
-        return self.num_losses
+        self.set_losses(num_losses, self.loss_names)
+        return num_losses
 
     def compute_output_spec(self, inputs, training=False):
         """Returns the specification of every branch."""
-        tensors = places.of(inputs).of_each(self._count(inputs))
-        if any(not t.shape for t in tensors):
+        branches = self.place_of(inputs).of_each(self._count(inputs))
+        if any(not t.shape for t in tf.nest.flatten(branches)):
             raise ValueError(
                 f"{type(self).__name__} needs a batch axis. Received: a "
                 "tensor of rank 0."
             )
-        if len({tuple(t.shape[1:]) for t in tensors}) > 1:
-            raise ValueError(
-                "Batch-separated activations may differ in their batch size "
-                f"only. Received shapes {[tuple(t.shape) for t in tensors]}."
-            )
-        return [keras.KerasTensor(t.shape, self.compute_dtype) for t in tensors]
+        places.check_features(branches, "Batch-separated activations")
+        return tf.nest.map_structure(
+            lambda t: keras.KerasTensor(t.shape, self.compute_dtype), branches
+        )
 
     def compute_mask(self, inputs, previous_mask=None):
         """Passes a mask on to every branch."""
-        if places.of(inputs).separate:
-            return previous_mask
-        return [previous_mask] * self._count(inputs)
+        place = self.place_of(inputs)
+        return place.spread(previous_mask, self._count(inputs))
+
+
+class JointCombiner(Combiner):
+    """Base class of the combiners that act on all tensors of a place at once.
+
+    A method implements `combine_at` alone.
+
+    Args:
+        num_losses: T, as in `Combiner`.
+        **kwargs: `sync_replicas`, `separate`, `name`, `dtype`.
+    """
+
+    @abc.abstractmethod
+    def combine_at(self, gradients, place):
+        """See base class."""
+
+    def combine(self, gradients, activations):
+        """See base class; final."""
+        return self.combine_at(list(gradients), places.of(activations))
 
 
 class RandomCombiner(RandomDraws, Combiner):

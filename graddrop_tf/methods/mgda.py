@@ -51,12 +51,15 @@ class MGDA(GramianCombiner):
     Args:
         num_losses: T, as in `Combiner`.
         sync_replicas: As in `Combiner`.
+        separate: As in `Combiner`.
         **kwargs: `name`, `dtype`.
 
     Example:
         >>> layer = gd.MGDA(num_losses=2)
     """
 
-    def weigh(self, gram):
+    needs_rounding = True
+
+    def weigh(self, gram, rounding):
         """See base class."""
-        return min_norm_weights(gram, self.rounding)
+        return min_norm_weights(gram, rounding)

@@ -107,13 +107,15 @@ class PCGrad(GramianCombiner, RandomCombiner):
         >>> layer = gd.PCGrad(num_losses=2)
     """
 
+    needs_rounding = True
+
     def __init__(self, num_losses=None, *, iterative: bool = False, **kwargs):
         super().__init__(num_losses, **kwargs)
         self.iterative = bool(iterative)
 
-    def weigh(self, gram):
+    def weigh(self, gram, rounding):
         """See base class."""
         orders = self.permutations(gram.shape[0] + 1, gram.shape[0])
         if not self.iterative:
             return project(gram, orders[1:])
-        return project_iteratively(gram, orders[1:], orders[0], self.rounding)
+        return project_iteratively(gram, orders[1:], orders[0], rounding)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from graddrop_tf import replicas
 from graddrop_tf.checks import check_count
 from graddrop_tf.methods.graddrop.layer import GradDrop, SignDropout
-from graddrop_tf.monitor.probes import Place, make_probe
+from graddrop_tf.monitor.probes import Measured, make_probe
 from graddrop_tf.monitor.quantities import measure
 from graddrop_tf.monitor.samples import Batches, Table
 
@@ -193,11 +193,11 @@ class GradientMonitor(keras.callbacks.Callback):
                 scale = model.optimizer.scale_loss(tf.ones([]))
                 # The losses may be divided by the number of replicas.
                 factor = replicas.unscale_loss(scale)
-                places = probe.places(x, y, sample_weight, factor)
+                combiners = probe.measure(x, y, sample_weight, factor)
                 return {
                     prefix + name: value
-                    for prefix, place in _prefixed(places)
-                    for name, value in measure(place, graddrop, scale).items()
+                    for prefix, at in _prefixed(combiners)
+                    for name, value in measure(at, graddrop, scale).items()
                 }
 
         if model.run_eagerly:
@@ -207,13 +207,13 @@ class GradientMonitor(keras.callbacks.Callback):
         )
 
 
-def _prefixed(places: list[Place]) -> list[tuple[str, Place]]:
-    """Returns each place with a unique prefix for its columns."""
-    if len(places) == 1:
-        return [("", places[0])]
+def _prefixed(combiners: list[Measured]) -> list[tuple[str, Measured]]:
+    """Returns what was measured with a unique prefix for its columns."""
+    if len(combiners) == 1:
+        return [("", combiners[0])]
     counts, prefixed = {}, []
-    for place in places:
-        count = counts[place.name] = counts.get(place.name, 0) + 1
-        name = place.name if count == 1 else f"{place.name}_{count}"
-        prefixed.append((name + "/", place))
+    for at in combiners:
+        count = counts[at.name] = counts.get(at.name, 0) + 1
+        name = at.name if count == 1 else f"{at.name}_{count}"
+        prefixed.append((name + "/", at))
     return prefixed

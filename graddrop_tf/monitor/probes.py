@@ -9,35 +9,37 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places, random, replicas
+from graddrop_tf import random, replicas
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.inference import has_combiner
 from graddrop_tf.methods.graddrop.layer import SignDropout
 from graddrop_tf.model import MultiLossModel
+from graddrop_tf.places import Place, Structure
+from graddrop_tf.step import losses as losses_lib
 from graddrop_tf.step.gradients import LossGradients
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """A place in a model where the gradients of the losses are combined.
+class Measured:
+    """The gradients of the losses where a combiner combines them.
 
     Attributes:
         name: Name of the combiner; "" in a `gd.MultiLossModel`.
         combiner: The layer that combines them.
         scope: Where the combiner's random draws begin.
-        activations: A; a list of T tensors if batch separated.
-        gradients: T tensors.
+        place: The activations.
+        gradients: T gradients.
     """
 
     name: str
     combiner: Combiner
     scope: random.Scope
-    activations: tf.Tensor | list[tf.Tensor]
-    gradients: list[tf.Tensor]
+    place: Place
+    gradients: list[Structure]
 
 
 class Probe(abc.ABC):
-    """Computes the per-loss gradients at all places of a model."""
+    """Computes the per-loss gradients at all combiners of a model."""
 
     @abc.abstractmethod
     def check(self, graddrop: SignDropout) -> None:
@@ -48,7 +50,7 @@ class Probe(abc.ABC):
         """
 
     @abc.abstractmethod
-    def places(self, x, y, sample_weight, factor: tf.Tensor) -> list[Place]:
+    def measure(self, x, y, sample_weight, factor: tf.Tensor) -> list[Measured]:
         """Runs a batch through the model as in training.
 
         Args:
@@ -58,7 +60,7 @@ class Probe(abc.ABC):
             factor: What to multiply the losses by.
 
         Returns:
-            The places with their gradients.
+            The gradients at each combiner.
         """
 
 
@@ -89,7 +91,7 @@ class _ModelProbe(Probe):
         names = self._model.recipe_state.combiner.loss_names
         graddrop.set_losses(len(names), names)
 
-    def places(self, x, y, sample_weight, factor):
+    def measure(self, x, y, sample_weight, factor):
         model, state = self._model, self._model.recipe_state
         activations = model.trunk(x, training=True)
         with tf.GradientTape(
@@ -97,15 +99,16 @@ class _ModelProbe(Probe):
         ) as tape:
             tape.watch(activations)
             y_pred = model.heads(activations, training=True)
-            losses = model.per_loss_values(y, y_pred, sample_weight)
+            values = model.per_loss_values(y, y_pred, sample_weight)
+            losses = losses_lib.of(values)
         # In the scope of a strategy they are divided by its replicas.
         whole = replicas.unscale_loss(state.global_losses(losses))
         with state.drawing() as scope:
             weights = state.loss_weights(whole)
-        place = places.of(activations)
+        place = model.place_of(activations)
         per_loss = LossGradients(tape, losses, place, weights * factor)
         gradients = per_loss.of(range(per_loss.num_losses))
-        return [Place("", state.combiner, scope, activations, gradients)]
+        return [Measured("", state.combiner, scope, place, gradients)]
 
 
 class _LayerProbe(Probe):
@@ -141,15 +144,15 @@ class _LayerProbe(Probe):
             plain, clone_function=share, call_function=call
         )
 
-    def _record(self, combiner, step, branches, separate) -> None:
+    def _record(self, combiner, step, place, branches) -> None:
         self._tape.watch(branches)
-        self._calls.append((combiner, step, branches, separate))
+        self._calls.append((combiner, step, place, branches))
 
     def check(self, graddrop):
         for num_losses in self._nums_losses:
             graddrop.set_losses(num_losses)
 
-    def places(self, x, y, sample_weight, factor):
+    def measure(self, x, y, sample_weight, factor):
         self._calls = []
         self._tape = tf.GradientTape(watch_accessed_variables=False)
         with self._tape:
@@ -157,24 +160,24 @@ class _LayerProbe(Probe):
             loss = self._model.compute_loss(x, y, y_pred, sample_weight)
         gradients = self._tape.gradient(
             loss,
-            [branches for _, _, branches, _ in self._calls],
+            [branches for *_, branches in self._calls],
             output_gradients=tf.cast(factor, loss.dtype),
             unconnected_gradients="zero",
         )
-        places = [
-            Place(
+        measured = [
+            Measured(
                 combiner.name,
                 combiner,
                 random.Scope(step),
-                branches if separate else branches[0],
-                [tf.convert_to_tensor(g) for g in arrived],
+                place,
+                tf.nest.map_structure(tf.convert_to_tensor, arrived),
             )
-            for (combiner, step, branches, separate), arrived in zip(
+            for (combiner, step, place, _), arrived in zip(
                 self._calls, gradients, strict=True
             )
         ]
         del self._tape, self._calls
-        return places
+        return measured
 
 
 class _Tap(keras.layers.Layer):
@@ -182,8 +185,8 @@ class _Tap(keras.layers.Layer):
 
     Args:
         combiner: The combiner.
-        show: Called with the combiner, its step, its branches, and whether
-            they are batch separated.
+        show: Called with the combiner, its step, its place, and the branches
+            that it gives.
         **kwargs: `name`.
     """
 
@@ -196,7 +199,8 @@ class _Tap(keras.layers.Layer):
     def call(self, inputs):
         step = tf.identity(self._combiner.step.value)
         branches = self._combiner(inputs, training=True)
-        self._show(self._combiner, step, branches, places.of(inputs).separate)
+        place = self._combiner.place_of(inputs)
+        self._show(self._combiner, step, place, branches)
         return branches
 
     def compute_output_spec(self, inputs):

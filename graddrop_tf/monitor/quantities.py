@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf import linalg, places, random
+from graddrop_tf import linalg, random
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.methods.graddrop.function import (
@@ -24,11 +24,12 @@ from graddrop_tf.methods.graddrop.function import (
     trunk_gradients,
 )
 from graddrop_tf.methods.graddrop.layer import SignDropout
-from graddrop_tf.monitor.probes import Place
+from graddrop_tf.monitor.probes import Measured
+from graddrop_tf.places import Place, Structure
 
 
 def kept_share(
-    gradients: Sequence[tf.Tensor], activations, graddrop: SignDropout
+    gradients: Sequence[Structure], place: Place, graddrop: SignDropout
 ) -> tf.Tensor:
     """Computes the share of the gradients' nonzero values that GradDrop keeps.
 
@@ -38,8 +39,8 @@ def kept_share(
     leak counts as its weight: `l_i + (1 - l_i) M_i`.
 
     Args:
-        gradients: T tensors, dL_i/dA (batch separated: dL_i/dA_i).
-        activations: A; a list of T tensors if batch separated.
+        gradients: T gradients, dL_i/dA (batch separated: dL_i/dA_i).
+        place: Where they meet.
         graddrop: The layer that masks them.
 
     Returns:
@@ -47,50 +48,53 @@ def kept_share(
         finite.
 
     Example:
-        >>> kept_share([[[3.0]], [[-1.0]]], tf.ones([1, 1]), gd.GradDrop())
+        >>> gradients = [tf.constant([[3.0]]), tf.constant([[-1.0]])]
+        >>> kept_share(gradients, Shared(tf.ones([1, 1])), gd.GradDrop())
         0.5
     """
-    gradients = linalg.as_list(gradients)
-    G = signed_gradients(gradients, activations, graddrop.marginalize_batch)
-    positive, total = purity_sums(G)
-    f_P = graddrop.transform(purity_of_sums(positive, total))
-    unmasked = mask_without_signs(total)
     leaks = graddrop.leaks(len(gradients))
     kept = count = 0.0
-    for g, G_i, leak in zip(gradients, G, leaks, strict=True):
-        chance = tf.where(G_i > 0, f_P, 1 - f_P)
-        chance = tf.where(tf.equal(G_i, 0), unmasked, chance)
-        counts = tf.cast(tf.not_equal(g, 0), chance.dtype)
-        kept += tf.reduce_sum(counts * (leak + (1 - leak) * chance))
-        count += tf.reduce_sum(counts)
+    for of_block, block in place.split(gradients):
+        G = signed_gradients(of_block, block, graddrop.marginalize_batch)
+        positive, total = purity_sums(G)
+        f_P = graddrop.transform(purity_of_sums(positive, total))
+        unmasked = mask_without_signs(total)
+        for g, G_i, leak in zip(of_block, G, leaks, strict=True):
+            chance = tf.where(G_i > 0, f_P, 1 - f_P)
+            chance = tf.where(tf.equal(G_i, 0), unmasked, chance)
+            counts = tf.cast(tf.not_equal(g, 0), chance.dtype)
+            kept += tf.reduce_sum(counts * (leak + (1 - leak) * chance))
+            count += tf.reduce_sum(counts)
     return linalg.safe_ratio(kept, count)
 
 
 def mean_purity(
-    gradients: Sequence[tf.Tensor], activations, graddrop: SignDropout
+    gradients: Sequence[Structure], place: Place, graddrop: SignDropout
 ) -> tf.Tensor:
     """Computes the mean sign purity over positions with a gradient.
 
     Args:
         gradients: As in `kept_share`, like all that follow.
-        activations: As in `kept_share`.
+        place: As in `kept_share`.
         graddrop: As in `kept_share`.
 
     Returns:
         A scalar in [0, 1]; 0.5 if there is no such position, NaN if a
         gradient is not finite.
     """
-    gradients = linalg.as_list(gradients)
-    G = signed_gradients(gradients, activations, graddrop.marginalize_batch)
-    # P is exactly 0.5 where there is no gradient.
-    beyond_half = sign_purity(G) - 0.5
-    present = tf.not_equal(tf.add_n([tf.abs(G_i) for G_i in G]), 0)
-    count = tf.reduce_sum(tf.cast(present, beyond_half.dtype))
-    return 0.5 + linalg.safe_ratio(tf.reduce_sum(beyond_half), count)
+    total = count = 0.0
+    for of_block, block in place.split(gradients):
+        G = signed_gradients(of_block, block, graddrop.marginalize_batch)
+        # P is exactly 0.5 where there is no gradient.
+        beyond_half = sign_purity(G) - 0.5
+        present = tf.not_equal(tf.add_n([tf.abs(G_i) for G_i in G]), 0)
+        total += tf.reduce_sum(beyond_half)
+        count += tf.reduce_sum(tf.cast(present, beyond_half.dtype))
+    return 0.5 + linalg.safe_ratio(total, count)
 
 
 def mean_cosine_and_conflict_rate(
-    gradients: Sequence[tf.Tensor], activations
+    gradients: Sequence[Structure], place: Place
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Compares the gradients of all pairs of losses.
 
@@ -99,7 +103,7 @@ def mean_cosine_and_conflict_rate(
 
     Args:
         gradients: As in `kept_share`.
-        activations: As in `kept_share`.
+        place: As in `kept_share`.
 
     Returns:
         The mean of cos(g_i, g_j) over the pairs i < j, where a gradient of
@@ -107,10 +111,7 @@ def mean_cosine_and_conflict_rate(
         product. Both are `float64`, 0 for a single loss, and NaN if a
         gradient is not finite.
     """
-    gradients = linalg.as_list(gradients)
-    if places.of(activations).separate:
-        gradients = signed_gradients(gradients, activations)
-    gram = linalg.Rows.of(gradients).gram()
+    gram = place.comparable(gradients, signed_gradients).gram()
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     cosines = linalg.safe_ratio(gram, norms[:, None] * norms[None, :])
     cosines = tf.linalg.set_diag(cosines, tf.zeros_like(norms))
@@ -120,57 +121,55 @@ def mean_cosine_and_conflict_rate(
     return tf.reduce_sum(cosines) / count, tf.reduce_sum(conflicts) / count
 
 
-def trunk_norm(gradients: Sequence[tf.Tensor], activations) -> tf.Tensor:
+def trunk_norm(gradients: Sequence[Structure], place: Place) -> tf.Tensor:
     """Computes the L2 norm of the gradient that the trunk receives.
 
     Args:
         gradients: As in `kept_share`.
-        activations: As in `kept_share`.
+        place: As in `kept_share`.
 
     Returns:
         A `float64` scalar: the norm of the sum, or of all gradients together
         if they are batch separated.
     """
-    received = trunk_gradients(gradients, activations)
+    received = trunk_gradients(gradients, place)
     return tf.sqrt(tf.reduce_sum(linalg.squared_norms(received)))
 
 
 def measure(
-    place: Place, graddrop: SignDropout, scale: tf.Tensor
+    measured: Measured, graddrop: SignDropout, scale: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Computes all quantities that `gd.GradientMonitor` logs of a place.
+    """Computes all quantities that `gd.GradientMonitor` logs of a combiner.
 
     Args:
-        place: The place.
+        measured: The gradients there.
         graddrop: The layer of `hypothetical_kept_share`.
         scale: The loss scale that the gradients were multiplied by.
 
     Returns:
         Scalars by name.
     """
-    gradients, activations = place.gradients, place.activations
-    methods = _methods_of(place.combiner)
+    gradients, place = measured.gradients, measured.place
+    methods = _methods_of(measured.combiner)
     masks = [m for m in methods if isinstance(m, SignDropout)]
     mask = masks[0] if masks else graddrop
     masked = combined = gradients
     # The methods start from the state of training.
-    with keras.StatelessScope(), random.resumed(place.scope):
+    with keras.StatelessScope(), random.resumed(measured.scope):
         for method in methods:
             if method is mask:
                 masked = combined
-            combined = method.combine(combined, activations)
-    cosine, conflict_rate = mean_cosine_and_conflict_rate(
-        gradients, activations
-    )
+            combined = method.combine_at(combined, place)
+    cosine, conflict_rate = mean_cosine_and_conflict_rate(gradients, place)
     scale = tf.cast(scale, tf.float64)
     return {
-        "kept_share": kept_share(masked, activations, mask),
-        "hypothetical_kept_share": kept_share(gradients, activations, graddrop),
-        "mean_purity": mean_purity(masked, activations, mask),
+        "kept_share": kept_share(masked, place, mask),
+        "hypothetical_kept_share": kept_share(gradients, place, graddrop),
+        "mean_purity": mean_purity(masked, place, mask),
         "mean_cosine": cosine,
         "conflict_rate": conflict_rate,
-        "norm_before": trunk_norm(gradients, activations) / scale,
-        "norm_after": trunk_norm(combined, activations) / scale,
+        "norm_before": trunk_norm(gradients, place) / scale,
+        "norm_after": trunk_norm(combined, place) / scale,
     }
 
 

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from graddrop_tf import places
 from graddrop_tf.step import clipping
-from graddrop_tf.step.gradients import Losses, LossGradients, count_losses
+from graddrop_tf.step import losses as losses_lib
+from graddrop_tf.step.gradients import LossGradients
 from graddrop_tf.step.state import RecipeState
 
 Gradient = tf.Tensor | tf.IndexedSlices | None
@@ -15,11 +16,12 @@ Gradient = tf.Tensor | tf.IndexedSlices | None
 
 def compute_gradients(
     tape: tf.GradientTape,
-    losses: Losses,
+    losses: losses_lib.Values,
     activations,
     variables,
     state: RecipeState,
     optimizer: keras.optimizers.Optimizer | None = None,
+    separate: bool = False,
 ) -> list[Gradient]:
     """Computes combined gradients in a custom training loop.
 
@@ -31,17 +33,23 @@ def compute_gradients(
     Args:
         tape: A persistent tape that recorded trunk, heads and losses.
         losses: A list of T scalars, or a tensor `[T]`; not scaled.
-        activations: A, or a list with A_i for each batch-separated loss.
+        activations: A: a tensor, or lists and dicts of tensors. None may be
+            computed from another: where one is, as the skips of a U-Net, give
+            the heads and this function `tf.nest.map_structure(tf.identity,
+            A)`.
         variables: Trainable variables.
         state: `recipe.build(num_losses)`, made once, outside of the step.
         optimizer: A `LossScaleOptimizer`, whose scale the gradients get.
+        separate: Whether the losses are batch separated: A is a list with the
+            activations of each loss, computed from examples of its own.
 
     Returns:
         A gradient for each variable, None where no loss depends on it.
 
     Raises:
         ValueError: If the numbers of losses differ, the tape is not
-            persistent, or the recipe has a penalty.
+            persistent, the recipe has a penalty, or one of the activations is
+            computed from another.
 
     Example:
         >>> state = gd.Recipe.parse("graddrop").build(num_losses=2)
@@ -50,13 +58,14 @@ def compute_gradients(
         ...     losses = [loss_a(activations), loss_b(activations)]
         >>> grads = gd.compute_gradients(tape, losses, activations, v, state)
     """
-    _check(tape, state)
-    state.set_losses(count_losses(losses), state.combiner.loss_names)
+    losses = losses_lib.of(losses)
+    place = places.of(activations, separate)
+    _check(tape, losses, place, state)
+    state.set_losses(losses.count, state.combiner.loss_names)
     scale = tf.ones([]) if optimizer is None else optimizer.scale_loss(1.0)
     with state.drawing():
         global_losses = state.global_losses(losses)
         factors = state.loss_weights(global_losses) * scale
-        place = places.of(activations)
         gradients = LossGradients(tape, losses, place, factors)
         combined, norms = state.combine(gradients)
         state.update(global_losses, norms)
@@ -69,7 +78,7 @@ def compute_gradients(
     return clipping.clip_unreduced(grads, state.global_clipnorm, scale)
 
 
-def _check(tape: tf.GradientTape, state: RecipeState) -> None:
+def _check(tape, losses, place, state: RecipeState) -> None:
     if state.gradient_penalty:
         raise ValueError(
             "A gradient penalty needs the inputs: use `gd.MultiLossModel`. "
@@ -80,3 +89,5 @@ def _check(tape: tf.GradientTape, state: RecipeState) -> None:
             "Per-loss gradients need a persistent tape. Use "
             "`tf.GradientTape(persistent=True)`."
         )
+    place.check_losses(losses.count, isinstance(losses, losses_lib.Vector))
+    place.check_independent(tape)

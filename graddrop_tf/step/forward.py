@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import places, replicas
+from graddrop_tf.step import losses as losses_lib
 from graddrop_tf.step import penalty
-from graddrop_tf.step.gradients import Losses, LossGradients, as_vector
+from graddrop_tf.step.gradients import LossGradients
 
 
 @dataclasses.dataclass
@@ -23,7 +24,7 @@ class Taped:
         heads: The heads.
         y_pred: The outputs.
         losses: The T losses, divided by the number of replicas.
-        activations: A, or a list with A_i for each loss.
+        place: Where the gradients of the losses meet: the activations.
         trunk_terms: Regularisers and `add_loss` terms of the trunk.
         heads_terms: The same of the heads.
         trunk_tape: Recorded the trunk.
@@ -37,8 +38,8 @@ class Taped:
     trunk: keras.Model
     heads: keras.Model
     y_pred: Any
-    losses: Losses
-    activations: Any
+    losses: losses_lib.Losses
+    place: places.Place
     trunk_terms: Sequence[tf.Tensor]
     heads_terms: Sequence[tf.Tensor]
     trunk_tape: tf.GradientTape
@@ -51,7 +52,7 @@ class Taped:
         return LossGradients(
             self.activations_tape,
             self.losses,
-            places.of(self.activations),
+            self.place,
             factors,
             batched=not _sum_over_replicas(self.heads),
         )
@@ -82,14 +83,14 @@ class Taped:
         )
         if combined is None:
             combined, of_heads = self._of_sum(
-                [self.activations, _values(heads)], factors, scale
+                [self.place.activations, _values(heads)], factors, scale
             )
-            combined = places.of(self.activations).dense(combined)
+            combined = self.place.dense(combined)
         else:
             of_heads = self._of_sum(_values(heads), factors, scale)
             combined = self._with_terms(combined, scale)
         of_trunk = self.trunk_tape.gradient(
-            [self.activations, self.trunk_terms],
+            [self.place.activations, self.trunk_terms],
             _values(trunk),
             output_gradients=[combined, _seeds(self.trunk_terms, scale)],
         )
@@ -104,13 +105,13 @@ class Taped:
 
     def _of_sum(self, sources, factors, scale):
         """Computes the gradients of all losses and terms of the heads."""
-        losses = LossGradients(
-            self.heads_tape, self.losses, places.of(self.activations), factors
-        )
         return self.heads_tape.gradient(
-            [self.losses, self.heads_terms],
+            [self.losses.values, self.heads_terms],
             sources,
-            output_gradients=[losses.seeds, _seeds(self.heads_terms, scale)],
+            output_gradients=[
+                self.losses.seeds(factors),
+                _seeds(self.heads_terms, scale),
+            ],
         )
 
     def _with_terms(self, combined, scale):
@@ -119,15 +120,18 @@ class Taped:
             return combined
         added = self.activations_tape.gradient(
             self.heads_terms,
-            self.activations,
+            self.place.activations,
             output_gradients=_seeds(self.heads_terms, scale),
             unconnected_gradients="zero",
         )
-        return keras.tree.map_structure(tf.add, combined, added)
+        pairs = zip(
+            tf.nest.flatten(combined), tf.nest.flatten(added), strict=True
+        )
+        return self.place.with_blocks([a + b for a, b in pairs]).activations
 
     def total(self) -> tf.Tensor:
         """Returns the sum of the losses and of all other terms."""
-        total = tf.reduce_sum(as_vector(self.losses))
+        total = tf.reduce_sum(self.losses.vector)
         for term in [*self.trunk_terms, *self.heads_terms]:
             total += tf.cast(term, total.dtype)
         if self.penalty is not None:
@@ -139,7 +143,8 @@ def forward(
     trunk: keras.Model,
     heads: keras.Model,
     x,
-    losses_of: Callable[[Any], Losses],
+    losses_of: Callable[[Any], losses_lib.Values],
+    place_of: Callable[[Any], places.Place],
     penalty_factor: float = 0.0,
     per_loss: bool = True,
 ) -> Taped:
@@ -150,6 +155,7 @@ def forward(
         heads: The heads.
         x: The inputs.
         losses_of: Maps the outputs to the T losses.
+        place_of: Maps the activations to the place where gradients meet.
         penalty_factor: Weight of the gradient penalty on the inputs.
         per_loss: Whether the gradients of the losses are needed one by one,
             or their plain sum alone.
@@ -158,7 +164,7 @@ def forward(
     def record():
         # A persistent tape is slow over a recurrent trunk.
         with tf.GradientTape() as trunk_tape:
-            activations = trunk(x, training=True)
+            place = place_of(_distinct(trunk(x, training=True)))
             trunk_terms = _added_losses(trunk)
         with (
             tf.GradientTape(persistent=True) as heads_tape,
@@ -166,26 +172,44 @@ def forward(
                 persistent=True, watch_accessed_variables=False
             ) as activations_tape,
         ):
-            (activations_tape if per_loss else heads_tape).watch(activations)
-            y_pred = heads(activations, training=True)
-            losses = losses_of(y_pred)
+            tape = activations_tape if per_loss else heads_tape
+            tape.watch(place.activations)
+            y_pred = heads(place.activations, training=True)
+            losses = losses_lib.of(losses_of(y_pred))
             heads_terms = _added_losses(heads)
         taped = Taped(
             trunk=trunk,
             heads=heads,
             y_pred=y_pred,
             losses=losses,
-            activations=activations,
+            place=place,
             trunk_terms=trunk_terms,
             heads_terms=heads_terms,
             trunk_tape=trunk_tape,
             heads_tape=heads_tape,
             activations_tape=activations_tape,
         )
-        return taped, losses
+        return taped, losses.values
 
     taped, term = penalty.measure(penalty_factor, x, record)
     return dataclasses.replace(taped, penalty=term)
+
+
+def _distinct(activations):
+    """Copies a tensor that is given twice, to tell its gradients apart."""
+    seen: set[int] = set()
+
+    def copy(tensor):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            return tensor
+        repeated = tf.identity(tensor)
+        mask = getattr(tensor, "_keras_mask", None)
+        if mask is not None:
+            repeated._keras_mask = mask
+        return repeated
+
+    return tf.nest.map_structure(copy, activations)
 
 
 def _added_losses(part: keras.Model) -> list[tf.Tensor]:

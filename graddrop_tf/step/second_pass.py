@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from graddrop_tf.step.gradients import Losses
+from graddrop_tf.step.losses import Values
 
 
 class SecondPass:
@@ -33,7 +33,7 @@ class SecondPass:
             if id(seed) not in weights
         ]
 
-    def losses(self, x, losses_of: Callable[..., Losses]) -> Losses:
+    def losses(self, x, losses_of: Callable[..., Values]) -> Values:
         """Computes the losses.
 
         Args:

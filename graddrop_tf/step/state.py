@@ -12,12 +12,9 @@ from graddrop_tf import random, replicas
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.checks import check_count
-from graddrop_tf.step.gradients import (
-    KnownGradients,
-    Losses,
-    LossGradients,
-    as_vector,
-)
+from graddrop_tf.step import losses as losses_lib
+from graddrop_tf.step.gradients import KnownGradients, LossGradients
+from graddrop_tf.step.losses import Values
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -115,13 +112,13 @@ class RecipeState(keras.layers.Layer):
         with random.drawing(step) as scope:
             yield scope
 
-    def global_losses(self, losses: Losses) -> tf.Tensor:
+    def global_losses(self, losses: Values) -> tf.Tensor:
         """Returns the losses of the global batch, `[T]`, for a weighting.
 
         Args:
             losses: The losses, divided by the number of replicas.
         """
-        values = as_vector(losses)
+        values = losses_lib.of(losses).vector
         if self.weighting is None:
             return values
         return replicas.sum_over_replicas(values)
@@ -148,8 +145,8 @@ class RecipeState(keras.layers.Layer):
             chunk_size: How many of them may exist at once.
 
         Returns:
-            The gradient in the structure of the activations, None for the
-            plain sum of the gradients; and the norms `[T]` of the unweighted
+            The gradient in the form of the activations, None for the plain
+            sum of the gradients; and the norms `[T]` of the unweighted
             losses' gradients, None unless the weighting needs them.
         """
         if not self.needs_per_loss_gradients:
@@ -159,10 +156,7 @@ class RecipeState(keras.layers.Layer):
         indices = range(gradients.num_losses)
         parts = gradients.of(indices)
         norms = self._norms(gradients, parts, indices)
-        place = gradients.place
-        if place.separate:
-            return self.combiner.combine(parts, place.activations), norms
-        return self.combiner.combine_to_sum(parts, place.activations), norms
+        return self.combiner.combine_to_sum(parts, gradients.place), norms
 
     def _norms(self, gradients, parts, indices) -> tf.Tensor | None:
         if self.weighting is None or not self.weighting.needs_norms:
@@ -173,7 +167,7 @@ class RecipeState(keras.layers.Layer):
         """Combines chunk by chunk, each after the one before."""
         count = gradients.num_losses
         stream = self.combiner.streaming()
-        stream.start(count, gradients.place.activations)
+        stream.start(count, gradients.place)
         norms, accumulators = [], []
         for first in range(0, count, chunk_size):
             indices = range(first, min(first + chunk_size, count))
@@ -193,7 +187,7 @@ class RecipeState(keras.layers.Layer):
         if self.weighting is not None:
             self.weighting.update(losses, norms)
 
-    def update_after(self, losses: tf.Tensor, losses_after: Losses) -> None:
+    def update_after(self, losses: tf.Tensor, losses_after: Values) -> None:
         """Shows the weighting the losses of the same batch after the update.
 
         Does nothing unless `needs_losses_after`.

@@ -216,7 +216,9 @@ def separated(recipe, **options):
     ]
     heads = keras.Model(features, outputs)
     recipe = gd.Recipe.parse(recipe)
-    model = gd.MultiLossModel(trunk, heads, recipe=recipe, **options)
+    model = gd.MultiLossModel(
+        trunk, heads, recipe=recipe, separate=True, **options
+    )
     model.compile(keras.optimizers.SGD(0.1), loss=["mse", "mse"])
     return model
 
@@ -291,7 +293,7 @@ def test_a_loss_of_another_batch_is_refused():
     features = [keras.Input([4]), keras.Input([4])]
     mixed = keras.layers.Add()(features)
     heads = keras.Model(features, [dense(1)(mixed), dense(1)(features[1])])
-    model = gd.MultiLossModel(trunk, heads, recipe=gd.Recipe.parse("graddrop"))
+    model = gd.MultiLossModel(trunk, heads, recipe="graddrop", separate=True)
     model.compile("sgd", loss="mse")
     x, y = data()
     with pytest.raises(ValueError, match="depends on those of"):

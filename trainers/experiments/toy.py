@@ -175,7 +175,7 @@ class Descent:
         ):
             factors = recipe.loss_weights(values)
             parts = tf.reshape(factors * grads, [len(SLOPES), 1, 1])
-            place = places.of(tf.reshape(weight, [1, 1]))
+            place = places.Shared(tf.reshape(weight, [1, 1]))
             known = KnownGradients(tf.unstack(parts), place, tf.abs(grads))
             combined, norms = recipe.combine(known)
             if combined is None:

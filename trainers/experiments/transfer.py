@@ -232,7 +232,9 @@ class Transfer(fit_experiment.FitExperiment):
             trunk.output,
             {name: images.num_classes for name, images in sets.items()},
         )
-        model = fit_experiment.make_multi_loss_model(run, trunk, heads)
+        model = fit_experiment.make_multi_loss_model(
+            run, trunk, heads, separate=True
+        )
         rate = schedules.Delayed(
             keras.optimizers.schedules.ExponentialDecay(
                 config.learning_rate,

@@ -171,14 +171,22 @@ class FitExperiment(Experiment):
 
 
 def make_multi_loss_model(
-    run: Run, trunk: keras.Model, heads: keras.Model
+    run: Run, trunk: keras.Model, heads: keras.Model, separate: bool = False
 ) -> gd.MultiLossModel:
-    """Joins trunk and heads in a model that trains by the run's recipe."""
+    """Joins trunk and heads in a model that trains by the run's recipe.
+
+    Args:
+        run: The run.
+        trunk: The trunk.
+        heads: The heads.
+        separate: Whether the losses are batch separated.
+    """
     return gd.MultiLossModel(
         trunk,
         heads,
         recipe=run.recipe,
         loss_chunk_size=run.config.loss_chunk_size or None,
+        separate=separate,
     )
 
 

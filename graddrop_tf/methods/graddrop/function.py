@@ -6,7 +6,7 @@ Gradient Sign Dropout", NeurIPS 2020, section 3, Algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -16,6 +16,9 @@ from graddrop_tf.methods.graddrop.arguments import (
     check_leak,
     resolve_purity_transform,
 )
+
+# Maps a purity, and whether it is one for the whole batch, to draws.
+Draw = Callable[[tf.Tensor, bool], tf.Tensor]
 
 
 def graddrop(
@@ -71,31 +74,77 @@ def graddrop(
         ... )  # second feature: P = 0.75 < 0.9 keeps the negative sign
     """
     gradients = linalg.as_list(gradients)
-    activations = _as_tensors(activations)
-    places.check_shapes(gradients, activations)
-    f = resolve_purity_transform(k, purity_transform)
-    l = check_leak(leak, len(gradients))  # noqa: E741
-    # A list, not a stack: each tensor fits the cache.
-    G = signed_gradients(gradients, activations, marginalize_batch, replica_sum)
-    positive, total = purity_sums(G)
-    P = purity_of_sums(positive, total)
-    U = check_draws(uniform, P)
-    # The sign that is kept: I[f(P) > U] - I[f(P) < U].
-    kept = tf.sign(f(P) - U)
-    unmasked = mask_without_signs(total)
-    newgrad = []
-    for dL_i, G_i, l_i in zip(gradients, G, l, strict=True):
-        M_i = tf.cast(kept * G_i > 0, G_i.dtype) + unmasked
-        passed = l_i + (1 - l_i) * M_i if l_i else M_i
-        newgrad.append(dL_i * tf.cast(passed, dL_i.dtype))
+    place = places.of(activations)
+    place = place.with_blocks(map(tf.convert_to_tensor, place.blocks))
+    place.check_shapes(gradients)
+    return graddrop_at(
+        gradients,
+        place,
+        draw=lambda purity, summed: uniform,
+        leaks=check_leak(leak, len(gradients)),
+        transform=resolve_purity_transform(k, purity_transform),
+        marginalize_batch=marginalize_batch,
+        renormalize=renormalize,
+        replica_sum=replica_sum,
+    )
+
+
+def graddrop_at(
+    gradients: Sequence[places.Structure],
+    place: places.Place,
+    *,
+    draw: Draw,
+    leaks: Sequence[float],
+    transform: PurityTransform,
+    marginalize_batch: bool,
+    renormalize: bool,
+    replica_sum: linalg.ReplicaSum,
+) -> list[places.Structure]:
+    """Masks per-loss gradients at all tensors of a place.
+
+    Each tensor has a purity and draws of its own; the norm of `renormalize` is
+    that over all of them.
+
+    Args:
+        gradients: T gradients.
+        place: Where they meet.
+        draw: Returns the draws for a purity.
+        leaks: T leaks.
+        transform: f.
+        marginalize_batch: As in `graddrop`, like all that follow.
+        renormalize: As in `graddrop`.
+        replica_sum: As in `graddrop`.
+
+    Returns:
+        T gradients.
+    """
+    summed = place.sums_batch(marginalize_batch)
+
+    def mask(gradients, block):
+        # A list, not a stack: each tensor fits the cache.
+        G = signed_gradients(gradients, block, summed, replica_sum)
+        positive, total = purity_sums(G)
+        P = purity_of_sums(positive, total)
+        U = check_draws(draw(P, summed), P)
+        # The sign that is kept: I[f(P) > U] - I[f(P) < U].
+        kept = tf.sign(transform(P) - U)
+        unmasked = mask_without_signs(total)
+        newgrad = []
+        for dL_i, G_i, l_i in zip(gradients, G, leaks, strict=True):
+            M_i = tf.cast(kept * G_i > 0, G_i.dtype) + unmasked
+            passed = l_i + (1 - l_i) * M_i if l_i else M_i
+            newgrad.append(dL_i * tf.cast(passed, dL_i.dtype))
+        return newgrad
+
+    newgrad = place.of_blocks(mask, gradients)
     if not renormalize:
         return newgrad
     ratio = norm_ratio(
-        trunk_gradients(gradients, activations),
-        trunk_gradients(newgrad, activations),
+        trunk_gradients(gradients, place),
+        trunk_gradients(newgrad, place),
         replica_sum,
     )
-    return [g * tf.cast(ratio, g.dtype) for g in newgrad]
+    return linalg.scale_each(newgrad, [ratio] * len(newgrad))
 
 
 def sign_purity(gradients) -> tf.Tensor:
@@ -159,7 +208,7 @@ def purity_of_sums(positive: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
 
 def signed_gradients(
     gradients: Sequence[tf.Tensor],
-    activations,
+    block: places.Place,
     marginalize_batch: bool = True,
     replica_sum: linalg.ReplicaSum = replicas.identity,
 ) -> list[tf.Tensor]:
@@ -167,7 +216,7 @@ def signed_gradients(
 
     Args:
         gradients: T tensors, dL_i/dA (batch separated: dL_i/dA_i).
-        activations: A; a list of T tensors if batch separated.
+        block: A place of one tensor, or of one for each loss.
         marginalize_batch: Whether to sum over the batch. Batch-separated
             gradients are always summed.
         replica_sum: Sums tensors over replicas, after the sum over the batch.
@@ -176,17 +225,14 @@ def signed_gradients(
         T tensors, `float64` for `float64` gradients, otherwise `float32`:
         `[1, ...]` if summed over the batch, otherwise `[batch, ...]`.
     """
-    separate = places.of(activations).separate
     dtype = linalg.accumulation_dtype(gradients[0].dtype)
-    if separate:
-        signs = [tf.cast(tf.sign(a), dtype) for a in activations]
-    else:
-        signs = [tf.cast(tf.sign(activations), dtype)] * len(gradients)
+    signs = [tf.cast(tf.sign(a), dtype) for a in block.blocks]
+    signs = block.with_blocks(signs).of_each(len(gradients))
     signed = [
         sign * tf.cast(g, dtype)
         for sign, g in zip(signs, gradients, strict=True)
     ]
-    if not (marginalize_batch or separate):
+    if not block.sums_batch(marginalize_batch):
         return signed
     return replica_sum(
         [tf.reduce_sum(g, axis=0, keepdims=True) for g in signed]
@@ -236,22 +282,25 @@ def mask_without_signs(total: tf.Tensor) -> tf.Tensor:
 
 
 def trunk_gradients(
-    gradients: Sequence[tf.Tensor], activations
+    gradients: Sequence[places.Structure], place: places.Place
 ) -> list[tf.Tensor]:
     """Returns the gradients that flow from the losses into the trunk.
 
     Args:
-        gradients: T tensors.
-        activations: A; a list of T tensors if batch separated.
+        gradients: T gradients.
+        place: Where they meet.
 
     Returns:
-        The sum alone if the activations are shared, `float32` or `float64`;
-        the gradients themselves if they are batch separated.
+        Tensors of `float32` or `float64`: the sum at each shared tensor; the
+        gradients themselves if they are batch separated.
     """
-    if places.of(activations).separate:
-        return list(gradients)
-    dtype = linalg.accumulation_dtype(gradients[0].dtype)
-    return [tf.add_n([tf.cast(g, dtype) for g in gradients])]
+    accurate = [
+        tf.nest.map_structure(
+            lambda g: tf.cast(g, linalg.accumulation_dtype(g.dtype)), gradient
+        )
+        for gradient in gradients
+    ]
+    return tf.nest.flatten(place.sum(accurate))
 
 
 def norm_ratio(
@@ -278,12 +327,6 @@ def norm_ratio(
         )
     )
     return tf.sqrt(linalg.safe_ratio(squares[0], squares[1]))
-
-
-def _as_tensors(activations):
-    if places.of(activations).separate:
-        return [tf.convert_to_tensor(a) for a in activations]
-    return tf.convert_to_tensor(activations)
 
 
 def _nan(like: tf.Tensor) -> tf.Tensor:

@@ -12,19 +12,18 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places
-from graddrop_tf.bases.combiner import RandomCombiner
+from graddrop_tf.bases.combiner import JointCombiner, RandomCombiner
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
     check_leak,
     leaks_by_name,
     resolve_purity_transform,
 )
-from graddrop_tf.methods.graddrop.function import graddrop
+from graddrop_tf.methods.graddrop.function import graddrop_at
 from graddrop_tf.methods.graddrop.streaming import StreamingGradDrop
 
 
-class SignDropout(RandomCombiner):
+class SignDropout(JointCombiner, RandomCombiner):
     """Abstract base of the layers that keep gradients of a drawn sign.
 
     A subclass chooses f, by `k` or `purity_transform`.
@@ -34,7 +33,7 @@ class SignDropout(RandomCombiner):
         leak: As in `GradDrop`.
         marginalize_batch: As in `GradDrop`.
         renormalize: As in `GradDrop`.
-        **kwargs: `sync_replicas`, `seed`, `name`, `dtype`.
+        **kwargs: `sync_replicas`, `separate`, `seed`, `name`, `dtype`.
     """
 
     search_space: ClassVar[Mapping[str, str]] = {"leak": "uniform(0.0, 1.0)"}
@@ -84,15 +83,14 @@ class SignDropout(RandomCombiner):
         super().set_losses(num_losses, names)
         self.leaks(num_losses)
 
-    def combine(self, gradients, activations):
+    def combine_at(self, gradients, place):
         """See base class."""
-        return graddrop(
+        return graddrop_at(
             gradients,
-            activations,
-            uniform=self._draw(gradients[0], places.of(activations).separate),
-            leak=self.leaks(len(gradients)),
-            k=self.k,
-            purity_transform=self.purity_transform,
+            place,
+            draw=self._draw,
+            leaks=self.leaks(len(gradients)),
+            transform=self.transform,
             marginalize_batch=self.marginalize_batch,
             renormalize=self.renormalize,
             replica_sum=self.replica_sum,
@@ -109,14 +107,14 @@ class SignDropout(RandomCombiner):
             replica_sum=self.replica_sum,
         )
 
-    def _draw(self, gradient: tf.Tensor, separate: bool = False) -> tf.Tensor:
-        """Draws U for gradients of this shape, up to the batch size."""
-        shape = tf.shape(gradient)
-        if self.marginalize_batch or separate:
+    def _draw(self, purity: tf.Tensor, summed: bool) -> tf.Tensor:
+        """Draws U for a purity that is summed over the batch, or is not."""
+        shape = tf.shape(purity)
+        if summed:
             drawn = self.uniform(shape[1:])
-            return tf.ensure_shape(drawn, gradient.shape[1:])
+            return tf.ensure_shape(drawn, purity.shape[1:])
         drawn = self.uniform(shape, per_example=True)
-        return tf.ensure_shape(drawn, gradient.shape)
+        return tf.ensure_shape(drawn, purity.shape)
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -145,15 +143,19 @@ class GradDrop(SignDropout):
             sum.
         sync_replicas: Whether to compute the purity over the global batch;
             costs a sum of T x (size of the purity) floats in each step.
+        separate: Whether the inputs are a list with the activations of each
+            loss, batch separated; False: a structure of tensors, such as a
+            feature pyramid, that the losses share and that are masked one by
+            one. A list is batch separated if None.
         seed: Integer seed of the masks; drawn if None.
         **kwargs: `name`, `dtype`.
 
     Input shape:
-        `[batch, ...]`, or a list of T such tensors that may differ in their
-        batch size.
+        `[batch, ...]`, or a structure of such tensors; batch separated, a
+        list of T of them that may differ in their batch size.
 
     Output shape:
-        A list of T tensors: the input itself for each loss, or the inputs.
+        A list of T: the input itself for each loss, or the inputs.
 
     Raises:
         ValueError: If an argument is out of its range or does not match the
@@ -179,6 +181,7 @@ class GradDrop(SignDropout):
         marginalize_batch: bool = True,
         renormalize: bool = False,
         sync_replicas: bool = True,
+        separate: bool | None = None,
         seed: int | None = None,
         **kwargs,
     ):
@@ -188,6 +191,7 @@ class GradDrop(SignDropout):
             marginalize_batch=marginalize_batch,
             renormalize=renormalize,
             sync_replicas=sync_replicas,
+            separate=separate,
             seed=seed,
             **kwargs,
         )

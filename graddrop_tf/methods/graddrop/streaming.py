@@ -18,7 +18,7 @@ class StreamingGradDrop(Streaming):
     """Sums gradients by sign; at each position one draw picks a sum.
 
     Args:
-        draw: Returns the uniform draws for a gradient of A.
+        draw: Returns the draws for a purity.
         leaks: Returns T leaks, given T.
         transform: f.
         marginalize_batch: As in `graddrop`, like all that follow.
@@ -26,76 +26,90 @@ class StreamingGradDrop(Streaming):
         replica_sum: As in `graddrop`.
     """
 
-    draw: Callable[[tf.Tensor], tf.Tensor]
+    draw: function.Draw
     leaks: Callable[[int], Sequence[float]]
     transform: PurityTransform
     marginalize_batch: bool
     renormalize: bool
     replica_sum: linalg.ReplicaSum
 
-    def start(self, num_losses, activations):
+    def start(self, num_losses, place):
         """See base class."""
-        self._activations = activations
+        self._place = place
         self._leaks = self.leaks(num_losses)
-        self._positive = self._negative = self._unsigned = None
-        self._purity_sums = self._leaked = self._plain = None
+        self._sums = [_Sums() for _ in place.blocks]
 
     def add(self, indices, gradients):
         """See base class."""
-        signed = function.signed_gradients(
-            gradients,
-            self._activations,
-            self.marginalize_batch,
-            self.replica_sum,
-        )
-        for i, dL, G in zip(indices, gradients, signed, strict=True):
-            dL = tf.cast(dL, G.dtype)
-            masked = dL * (1 - self._leaks[i])
-            zeros = tf.zeros_like(masked)
-            self._positive = _plus(
-                self._positive, tf.where(G > 0, masked, zeros)
+        blocks = self._place.split(gradients)
+        for sums, (of_block, block) in zip(self._sums, blocks, strict=True):
+            signed = function.signed_gradients(
+                of_block, block, self.marginalize_batch, self.replica_sum
             )
-            self._negative = _plus(
-                self._negative, tf.where(G < 0, masked, zeros)
+            for i, dL, G in zip(indices, of_block, signed, strict=True):
+                self._add_one(sums, tf.cast(dL, G.dtype), G, self._leaks[i])
+            sums.purity = _plus(
+                sums.purity, tf.stack(function.purity_sums(signed))
             )
-            self._unsigned = _plus(
-                self._unsigned, tf.where(G == 0, masked, zeros)
-            )
-            if any(self._leaks):
-                self._leaked = _plus(self._leaked, dL * self._leaks[i])
-            if self.renormalize:
-                self._plain = _plus(self._plain, dL)
-        sums = tf.stack(function.purity_sums(signed))
-        self._purity_sums = _plus(self._purity_sums, sums)
-        accumulators = [
-            self._positive,
-            self._negative,
-            self._unsigned,
-            self._purity_sums,
-            self._leaked,
-            self._plain,
-        ]
+        accumulators = [v for sums in self._sums for v in vars(sums).values()]
         return [a for a in accumulators if a is not None]
+
+    def _add_one(self, sums: _Sums, dL, G, leak: float) -> None:
+        masked = dL * (1 - leak)
+        zeros = tf.zeros_like(masked)
+        sums.positive = _plus(sums.positive, tf.where(G > 0, masked, zeros))
+        sums.negative = _plus(sums.negative, tf.where(G < 0, masked, zeros))
+        sums.unsigned = _plus(sums.unsigned, tf.where(G == 0, masked, zeros))
+        if any(self._leaks):
+            sums.leaked = _plus(sums.leaked, dL * leak)
+        if self.renormalize:
+            sums.plain = _plus(sums.plain, dL)
 
     def finish(self):
         """See base class."""
-        positive, magnitude = tf.unstack(self._purity_sums)
-        P = function.purity_of_sums(positive, magnitude)
-        U = function.check_draws(self.draw(self._positive), P)
-        kept = tf.sign(self.transform(P) - U)
-        zeros = tf.zeros_like(self._positive)
-        total = tf.where(kept > 0, self._positive, zeros) + tf.where(
-            kept < 0, self._negative, zeros
-        )
-        if self._leaked is not None:
-            total += self._leaked
-        total += self._unsigned * function.mask_without_signs(magnitude)
+        totals = [self._pick_signs(sums) for sums in self._sums]
         if self.renormalize:
-            ratio = function.norm_ratio(
-                [self._plain], [total], self.replica_sum
-            )
-            total *= tf.cast(ratio, total.dtype)
-        return tf.cast(total, self._activations.dtype)
+            plain = [sums.plain for sums in self._sums]
+            ratio = function.norm_ratio(plain, totals, self.replica_sum)
+            totals = linalg.scale_each(totals, [ratio] * len(totals))
+        pairs = zip(totals, self._place.blocks, strict=True)
+        totals = [tf.cast(total, block.dtype) for total, block in pairs]
+        return self._place.with_blocks(totals).activations
+
+    def _pick_signs(self, sums: _Sums) -> tf.Tensor:
+        positive, magnitude = tf.unstack(sums.purity)
+        P = function.purity_of_sums(positive, magnitude)
+        summed = self._place.sums_batch(self.marginalize_batch)
+        U = function.check_draws(self.draw(P, summed), P)
+        kept = tf.sign(self.transform(P) - U)
+        zeros = tf.zeros_like(sums.positive)
+        total = tf.where(kept > 0, sums.positive, zeros) + tf.where(
+            kept < 0, sums.negative, zeros
+        )
+        if sums.leaked is not None:
+            total += sums.leaked
+        return total + sums.unsigned * function.mask_without_signs(magnitude)
+
+
+@dataclasses.dataclass
+class _Sums:
+    """What is summed at one tensor; None before the first gradient.
+
+    Attributes:
+        positive: The gradients where G_i > 0, without their leaks.
+        negative: The same where G_i < 0.
+        unsigned: The same where G_i = 0.
+        purity: The sums that make the purity.
+        leaked: The leaks of all gradients.
+        plain: The gradients themselves, to renormalize.
+    """
+
+    positive: tf.Tensor | None = None
+    negative: tf.Tensor | None = None
+    unsigned: tf.Tensor | None = None
+    purity: tf.Tensor | None = None
+    leaked: tf.Tensor | None = None
+    plain: tf.Tensor | None = None
 
 
 def _plus(total: tf.Tensor | None, value: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf import places
 from tests.cases import DTYPES, eps
 
 SCALES = (1e-30, 1.0, 1e30)
@@ -205,7 +206,7 @@ def the_sum_is_that_of_the_parts(combiner):
             ):
                 total = fresh(combiner, num_losses).combine_to_sum(
                     [tf.constant(g_i, "float32") for g_i in g],
-                    tf.constant(A, "float32"),
+                    places.of(tf.constant(A, "float32")),
                 )
             want = sum(combine(combiner, g, A, step=step))
             assert_close([total.numpy()], [want], 1e-6)
@@ -222,7 +223,7 @@ def streaming_gives_the_same_sum(combiner):
             keras.StatelessScope(),
             gd.random.drawing(tf.constant(step, tf.int64)),
         ):
-            streaming.start(3, tf.constant(A, "float32"))
+            streaming.start(3, places.of(tf.constant(A, "float32")))
             streaming.add([0, 1], tensors[:2])
             streaming.add([2], tensors[2:])
             total = streaming.finish()

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graddrop_tf import linalg
-from graddrop_tf.bases import gramian
 from graddrop_tf.methods import pcgrad as pcgrad_lib
 from tests import reference
 from tests.cases import DTYPES, bounded, eps
@@ -18,14 +17,13 @@ both_forms = pytest.mark.parametrize("iterative", [False, True])
 
 def project(gradients, order, row_order=None):
     """The library's functions of the Gram matrix, on gradients."""
-    rounding = linalg.gram_ridge(gradients[0].dtype)
-
-    def weigh(gram):
-        if row_order is None:
-            return pcgrad_lib.project(gram, order)
-        return pcgrad_lib.project_iteratively(gram, order, row_order, rounding)
-
-    return gramian.combine_by_gram(gradients, gradients[0], weigh)
+    rows = linalg.SharedRows.of(gradients)
+    if row_order is None:
+        return rows.mix(pcgrad_lib.project(rows.gram(), order))
+    rounding = linalg.rounding_error(gradients[0].dtype)
+    return rows.mix(
+        pcgrad_lib.project_iteratively(rows.gram(), order, row_order, rounding)
+    )
 
 
 compiled = tf.function(project, reduce_retracing=True)

@@ -311,6 +311,7 @@ def test_batch_separated_model_and_layer_agree(tmp_path):
                 keras.Model(inputs, features),
                 keras.Model(shared, outputs),
                 gd.Recipe(combiners=[gd.GradDrop(seed=1)]),
+                separate=True,
             )
         model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
         return model

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf import places
 from graddrop_tf.monitor import quantities
 
 # Two losses, two examples, four features; the last is a dead unit.
@@ -40,7 +41,7 @@ def tensors(arrays):
 )
 def test_kept_share_and_purity_by_hand(options, kept, purity):
     layer = gd.GradDrop(**options)
-    g, a = tensors(G), tf.constant(A)
+    g, a = tensors(G), places.of(tf.constant(A))
     assert float(quantities.kept_share(g, a, layer)) == kept
     measured = float(quantities.mean_purity(g, a, layer))
     assert measured == pytest.approx(purity, rel=1e-6)
@@ -49,7 +50,7 @@ def test_kept_share_and_purity_by_hand(options, kept, purity):
 def test_batch_separated_by_hand():
     """The sums are (3, 0, 0, 0) and (-1, 2, 4, 0), of batches of 2 and 1."""
     g = [tf.constant(G[0]), tf.constant([[1.0, 2.0, 4.0, 0.0]])]
-    a = [tf.constant(A), tf.constant([[-2.0, 1.0, 1.0, 1.0]])]
+    a = places.of([tf.constant(A), tf.constant([[-2.0, 1.0, 1.0, 1.0]])])
     layer = gd.GradDrop(marginalize_batch=False)
     kept = float(quantities.kept_share(g, a, layer))
     assert kept == pytest.approx((3 / 4 + 1 / 4 + 1 + 1) / 7)
@@ -64,7 +65,7 @@ def test_batch_separated_by_hand():
 def test_cosines_and_conflicts_by_hand(scale):
     """Of the pairs two have cosine -1 / sqrt(2), the third 0."""
     g = np.float32([[1, 0], [0, 2], [-3, -3]]) * np.float32(scale)
-    a = tf.ones([2])
+    a = places.of(tf.ones([2]))
     cosine, rate = quantities.mean_cosine_and_conflict_rate(tensors(g), a)
     assert float(cosine) == pytest.approx(-math.sqrt(2) / 3)
     assert float(rate) == pytest.approx(2 / 3)
@@ -75,13 +76,13 @@ def test_cosines_and_conflicts_by_hand(scale):
 
 
 def test_one_loss_has_no_pairs():
-    g, a = tensors([[[3.0, -4.0]]]), tf.ones([1, 2])
+    g, a = tensors([[[3.0, -4.0]]]), places.of(tf.ones([1, 2]))
     values = quantities.mean_cosine_and_conflict_rate(g, a)
     assert [float(v) for v in values] == [0.0, 0.0]
 
 
 def test_nothing_arrives():
-    g, a = tensors(np.zeros([2, 3, 2])), tf.ones([3, 2])
+    g, a = tensors(np.zeros([2, 3, 2])), places.of(tf.ones([3, 2]))
     assert float(quantities.kept_share(g, a, gd.GradDrop())) == 0.0
     assert float(quantities.mean_purity(g, a, gd.GradDrop())) == 0.5
     values = quantities.mean_cosine_and_conflict_rate(g, a)
@@ -92,7 +93,7 @@ def test_nothing_arrives():
 def test_the_non_finite_stays_visible(bad):
     g = G.copy()
     g[1, 0, 0] = bad
-    g, a = tensors(g), tf.constant(A)
+    g, a = tensors(g), places.of(tf.constant(A))
     assert math.isnan(quantities.kept_share(g, a, gd.GradDrop()))
     assert math.isnan(quantities.mean_purity(g, a, gd.GradDrop()))
     for value in quantities.mean_cosine_and_conflict_rate(g, a):
@@ -114,5 +115,5 @@ def test_kept_share_is_the_mean_over_all_draws():
         )
         for u in (0.125, 0.375, 0.625, 0.875)
     ]
-    kept = float(quantities.kept_share(tensors(g), a, layer))
+    kept = float(quantities.kept_share(tensors(g), places.of(a), layer))
     assert kept == pytest.approx(np.mean(shares), rel=1e-6)

@@ -53,7 +53,9 @@ def make_step(
     Returns:
         The step.
     """
-    model = gd.MultiLossModel(trunk, heads, recipe=gd.Recipe.parse(recipe))
+    model = gd.MultiLossModel(
+        trunk, heads, recipe=gd.Recipe.parse(recipe), separate=True
+    )
     model.compile(
         keras.optimizers.Adam(1e-3),
         loss={

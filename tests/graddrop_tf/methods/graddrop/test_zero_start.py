@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf import places
 
 X = np.random.default_rng(0).normal(size=[24, 8]).astype("float32")
 Y = np.random.default_rng(1).normal(size=[2, 24, 1]).astype("float32")
@@ -111,7 +112,7 @@ def test_streaming_passes_all_where_no_loss_has_a_sign():
     ]
     for leak in (0.0, 0.25):
         streaming = gd.GradDrop(num_losses=2, leak=leak, seed=1).streaming()
-        streaming.start(2, activations)
+        streaming.start(2, places.of(activations))
         with gd.random.drawing(tf.constant(0, tf.int64)):
             for index, gradient in enumerate(gradients):
                 streaming.add([index], [gradient])

@@ -1,0 +1,73 @@
+"""Activations that all losses share."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from graddrop_tf import linalg
+from graddrop_tf.places.place import Place, Structure
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Place):
+    """A tensor or a structure of tensors that all losses share.
+
+    Attributes:
+        activations: A: a tensor, or lists, tuples and dicts of tensors.
+    """
+
+    activations: Structure
+
+    def spread(self, values, num_losses):
+        """See base class."""
+        return [values] * num_losses
+
+    def check_losses(self, num_losses, is_vector):
+        """See base class; any losses do."""
+
+    def check_independent(self, tape):
+        """See base class."""
+        blocks = self.blocks
+        for index, block in enumerate(blocks):
+            others = blocks[:index] + blocks[index + 1 :]
+            if others and tape.gradient(others, block) is not None:
+                raise ValueError(
+                    "None of several activations may be computed from another: "
+                    "let `activations = tf.nest.map_structure(tf.identity, "
+                    "trunk(x))` inside of the tape, and give them to the heads "
+                    f"and to this function. Received: the one at {index}, of "
+                    f"shape {block.shape}, from which others are computed."
+                )
+
+    def pick(self, gradients, index):
+        """See base class."""
+        return self.dense(gradients)
+
+    def sum(self, gradients):
+        """See base class."""
+        blocks = zip(*map(tf.nest.flatten, gradients), strict=True)
+        return tf.nest.pack_sequence_as(
+            self.activations, [tf.add_n(block) for block in blocks]
+        )
+
+    def rows(self, gradients):
+        """See base class."""
+        return linalg.SharedRows.of(gradients)
+
+    def comparable(self, gradients, batch_sums):
+        """See base class; the gradients themselves."""
+        return self.rows(gradients)
+
+    def split(self, gradients):
+        """See base class."""
+        flat = zip(*map(tf.nest.flatten, gradients), strict=True)
+        return [
+            (list(block), Shared(activations))
+            for block, activations in zip(flat, self.blocks, strict=True)
+        ]
+
+    def sums_batch(self, wanted):
+        """See base class; as wanted."""
+        return wanted
