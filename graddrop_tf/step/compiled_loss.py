@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import keras
@@ -22,26 +21,58 @@ class _LossMeans(keras.metrics.Metric):
     def __init__(self, names: Sequence[str]):
         super().__init__(name="losses")
         self._names = names
-        self._totals = self.add_variable(
-            (len(names),), initializer="zeros", name="totals"
+        self._totals, self._counts = (
+            self.add_variable((len(names),), initializer="zeros", name=name)
+            for name in ("totals", "counts")
         )
-        self._count = self.add_variable((), initializer="zeros", name="count")
 
-    def update_state(self, values, num_examples):
-        count = tf.cast(num_examples, tf.float32)
-        self._totals.assign_add(tf.cast(values, tf.float32) * count)
-        self._count.assign_add(count)
+    def update_state(self, values, nums_examples):
+        counts = tf.cast(nums_examples, tf.float32)
+        self._totals.assign_add(tf.cast(values, tf.float32) * counts)
+        self._counts.assign_add(tf.broadcast_to(counts, self._counts.shape))
 
     def result(self):
         means = tf.math.divide_no_nan(
             tf.convert_to_tensor(self._totals),
-            tf.convert_to_tensor(self._count),
+            tf.convert_to_tensor(self._counts),
         )
         return {f"{n}_loss": means[i] for i, n in enumerate(self._names)}
 
 
+class _Alignment(CompileLoss):
+    """Keras' way to match labels and sample weights with outputs."""
+
+    def build(self, y_true, y_pred):
+        super().build(y_true, y_pred)
+        self.terms = self._flat_losses
+        # A single loss at the root is given the whole structures.
+        root = self.terms[0]._replace(
+            path=(), loss=self._keep, loss_weights=None
+        )
+        self._flat_losses = [root]
+        self._metrics.clear()
+
+    def _keep(self, y_true, y_pred, sample_weight=None):
+        self._kept = y_true, y_pred, sample_weight
+        return 0.0
+
+    def arguments(self, y_true, y_pred, sample_weight) -> list[tuple]:
+        """Returns labels, output and sample weight of each loss."""
+        self.call(y_true, y_pred, sample_weight)
+        *structures, weights = self._kept
+        if not keras.tree.is_nested(weights):
+            return [
+                (*(_at(term.path, s) for s in structures), weights)
+                for term in self.terms
+            ]
+        structures.append(weights)
+        return [
+            tuple(_at(term.path, s) for s in structures) for term in self.terms
+        ]
+
+
 class PerLossCompileLoss(CompileLoss):
-    """Keras' compiled loss, which also gives the values of its losses.
+    """Keras' compiled loss, which computes its losses one by one.
 
     Args:
         loss: As in `keras.Model.compile`.
@@ -53,8 +84,10 @@ class PerLossCompileLoss(CompileLoss):
     def __init__(self, loss, loss_weights, output_names, names):
         super().__init__(loss, loss_weights, output_names=output_names)
         self.loss_names = tuple(names)
-        self._recorded = threading.local()
-        if isinstance(loss, VectorLoss) and len(names) > 1:
+        self._alignment = _Alignment(
+            loss, loss_weights, output_names=output_names
+        )
+        if len(names) > 1:
             self._tracker.add_to_store("metrics", _LossMeans(names))
 
     @property
@@ -62,53 +95,24 @@ class PerLossCompileLoss(CompileLoss):
         """Whether the losses are one `VectorLoss`."""
         return isinstance(self._user_loss, VectorLoss)
 
-    def build(self, y_true, y_pred):
-        """Resolves the losses, and records the value of each."""
-        super().build(y_true, y_pred)
-        if self.is_vector:
-            return
-        flat = self._flat_losses
-        if len(flat) != len(self.loss_names):
-            raise ValueError(
-                "The losses must be one for each output. Received: "
-                f"{len(flat)} losses for {list(self.loss_names)}."
-            )
-        # A dict of losses may name the outputs in another order.
-        order = {name: i for i, name in enumerate(self.loss_names)}
-        self._positions = [
-            order.get(loss.name, i) for i, loss in enumerate(flat)
-        ]
-        self._flat_losses = [
-            loss._replace(loss=self._record(i, loss.loss, loss.loss_weights))
-            for i, loss in zip(self._positions, flat, strict=True)
-        ]
-        for metric in self.metrics:
-            metric.update_state = self._by_examples(metric.update_state)
-
-    def _record(self, position, loss, loss_weight):
-        def recording(y_true, y_pred, sample_weight=None):
-            value = loss(y_true, y_pred, sample_weight)
-            weighted = tf.cast(value, self.dtype)
-            if loss_weight is not None:
-                weighted *= loss_weight
-            self._recorded.values[position] = weighted
-            self._recorded.num_examples = tf.shape(y_pred)[0]
-            return value
-
-        return recording
-
-    def _by_examples(self, update_state):
-        # Keras weights the mean of a loss by the static batch size, if known.
-        def update(value, sample_weight=None):
-            return update_state(value, self._recorded.num_examples)
-
-        return update
-
     def call(self, y_true, y_pred, sample_weight=None):
-        """Computes the weighted sum of all losses, a scalar."""
-        if not self.is_vector:
-            self._recorded.values = {}
-            return super().call(y_true, y_pred, sample_weight)
+        """Computes the sum of the losses, a scalar."""
+        losses = self.per_loss(y_true, y_pred, sample_weight)
+        return tf.reduce_sum(losses) if self.is_vector else sum(losses)
+
+    def per_loss(self, y_true, y_pred, sample_weight=None):
+        """Computes the losses.
+
+        Returns:
+            A list of T scalars, or a `[T]` tensor for a `VectorLoss`:
+            weighted, and divided by the number of replicas.
+        """
+        of_each = self._vector if self.is_vector else self._scalars
+        losses = of_each(y_true, y_pred, sample_weight)
+        self.built = True
+        return losses
+
+    def _vector(self, y_true, y_pred, sample_weight):
         loss = self._user_loss
         y_true, y_pred, sample_weight = map(
             _only, (y_true, y_pred, sample_weight)
@@ -120,26 +124,42 @@ class PerLossCompileLoss(CompileLoss):
                 f"model's output has columns: {values.shape[0]}, expected "
                 f"{len(self.loss_names)}. Give the VectorLoss `names`."
             )
-        for metric in self.metrics:
-            metric.update_state(
-                replicas.unscale_loss(values), tf.shape(y_pred)[0]
+        self._track(values, tf.shape(y_pred)[0])
+        return loss.weighted(values)
+
+    def _scalars(self, y_true, y_pred, sample_weight):
+        arguments = self._alignment.arguments(y_true, y_pred, sample_weight)
+        terms = self._alignment.terms
+        if len(terms) != len(self.loss_names):
+            raise ValueError(
+                "The losses must be one for each output. Received: "
+                f"{len(terms)} losses for {list(self.loss_names)}."
             )
-        weighted = loss.weighted(values)
-        self._recorded.values = weighted
-        return tf.reduce_sum(weighted)
+        # A dict of losses may name the outputs in another order.
+        order = {name: i for i, name in enumerate(self.loss_names)}
+        ranks = [order.get(term.name, i) for i, term in enumerate(terms)]
+        by_rank = sorted(
+            zip(ranks, terms, arguments, strict=True), key=lambda item: item[0]
+        )
+        values = [
+            tf.cast(term.loss(*given), self.dtype) for _, term, given in by_rank
+        ]
+        self._track(values, [tf.shape(given[1])[0] for *_, given in by_rank])
+        return [
+            value if term.loss_weights is None else value * term.loss_weights
+            for value, (_, term, _) in zip(values, by_rank, strict=True)
+        ]
 
-    def per_loss(self, y_true, y_pred, sample_weight=None):
-        """Computes the losses one by one.
+    def _track(self, values, nums_examples) -> None:
+        for metric in self.metrics:
+            values = tf.cast(tf.stack(values), tf.float32)
+            metric.update_state(replicas.unscale_loss(values), nums_examples)
 
-        Returns:
-            A list of T scalars, or a `[T]` tensor for a `VectorLoss`:
-            weighted, and divided by the number of replicas.
-        """
-        self(y_true, y_pred, sample_weight)
-        values = self._recorded.values
-        if self.is_vector:
-            return values
-        return [values[i] for i in range(len(self.loss_names))]
+
+def _at(path, structure):
+    for key in path:
+        structure = structure[key]
+    return structure
 
 
 def _only(value):

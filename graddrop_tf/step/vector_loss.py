@@ -162,8 +162,8 @@ class VectorLoss(keras.losses.Loss):
         return replicas.scale_loss(tf.reduce_sum(values, axis=0) / count)
 
     def weighted(self, values: tf.Tensor) -> tf.Tensor:
-        """Applies `loss_weights` to the T losses."""
-        weights = self.weights_for(values.shape[0])
+        """Applies `loss_weights` to losses `[T]` or `[batch, T]`."""
+        weights = self.weights_for(values.shape[-1])
         if weights is None:
             return values
         return values * tf.constant(weights, values.dtype)
@@ -174,12 +174,8 @@ class VectorLoss(keras.losses.Loss):
         return tf.reduce_sum(self.weighted(values))
 
     def call(self, y_true, y_pred):
-        """Computes the weighted sum of each example, `[batch]`."""
-        values = self.fn(y_true, y_pred)
-        weights = self.weights_for(values.shape[1])
-        if weights is not None:
-            values *= tf.constant(weights, values.dtype)
-        return tf.reduce_sum(values, axis=1)
+        """Computes the weighted losses of each example, `[batch, T]`."""
+        return self.weighted(self.fn(y_true, y_pred))
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -1,0 +1,309 @@
+"""Several shared tensors, against NumPy on gradients from separate tapes.
+
+The trunk's gradient is computed with a tape over the trunk, another over the
+heads, and the slow reference between them: tensor by tensor for GradDrop, on all
+tensors together for PCGrad and MGDA.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import graddrop_tf as gd
+from tests import reference
+from tests.graddrop_tf.models import largest_difference
+
+layers = keras.layers
+# A steep f decides each sign, so that no draw is needed.
+STEEP = 1e9
+RECIPES = {
+    "graddrop": f"graddrop(k={STEEP})",
+    "renormalized": f"graddrop(leak=[0.25, 0], k={STEEP}, renormalize=True)",
+    "per example": f"graddrop(k={STEEP}, marginalize_batch=False)",
+    "pcgrad": "pcgrad",
+    "mgda": "mgda",
+}
+IN_CHUNKS = ["graddrop", "renormalized", "per example"]
+
+
+def conv(filters, strides=1, name=None):
+    return layers.Conv2D(
+        filters, 3, strides, "same", activation="tanh", name=name
+    )
+
+
+def unet():
+    """A U-Net cut at all its skips, each computed from the one before."""
+    image = keras.Input([8, 8, 1])
+    first = conv(2)(image)
+    second = conv(3, 2)(first)
+    bottom = conv(4, 2)(second)
+    trunk = keras.Model(image, [first, second, bottom])
+    skips = [keras.Input(s.shape[1:]) for s in trunk.output]
+    outputs = []
+    for name in "ab":
+        up = layers.UpSampling2D()(skips[2])
+        up = conv(2)(layers.Concatenate()([up, skips[1]]))
+        up = layers.UpSampling2D()(up)
+        up = conv(2)(layers.Concatenate()([up, skips[0]]))
+        outputs.append(layers.Conv2D(1, 1, name=name)(up))
+    return trunk, keras.Model(skips, outputs), ([8, 8, 1], [8, 8, 1])
+
+
+def pyramid(form):
+    """Three levels in a list or a dict; one loss does not see them all."""
+    image = keras.Input([8, 8, 1])
+    levels, x = {}, image
+    # Not in the order of their names.
+    for name, filters in ("p5", 2), ("p3", 3), ("p4", 4):
+        x = levels[name] = conv(filters, 2)(x)
+    make = dict if form == "dict" else lambda named: list(named.values())
+    trunk = keras.Model(image, make(levels))
+    inputs = {n: keras.Input(t.shape[1:]) for n, t in levels.items()}
+    pooled = {n: layers.GlobalAveragePooling2D()(t) for n, t in inputs.items()}
+    a = layers.Concatenate()(list(pooled.values()))
+    b = layers.Concatenate()([pooled["p5"], pooled["p4"]])
+    outputs = [layers.Dense(2, name=n)(x) for n, x in (("a", a), ("b", b))]
+    return trunk, keras.Model(make(inputs), outputs), ([2], [2])
+
+
+NETWORKS = {
+    "unet": unet,
+    "list": lambda: pyramid("list"),
+    "dict": lambda: pyramid("dict"),
+}
+
+
+def make(network, recipe, optimizer=None, **options):
+    """Builds the model; the same weights each time, and a batch for it."""
+    keras.utils.set_random_seed(4)
+    trunk, heads, shapes = NETWORKS[network]()
+    model = gd.MultiLossModel(trunk, heads, RECIPES[recipe], **options)
+    model.compile(optimizer or keras.optimizers.SGD(1.0), ["mse", "mse"])
+    random = np.random.RandomState(5)
+    x = random.randn(4, 8, 8, 1).astype("float32")
+    y = [random.randn(4, *shape).astype("float32") for shape in shapes]
+    return model, x, y
+
+
+def combine(name, g, A):
+    """Combines the gradients of two losses, a list of blocks for each."""
+    order = [[1, 0], [0, 1]]
+    if name in ("pcgrad", "mgda"):
+        flat = [np.concatenate([b.ravel() for b in g_i]) for g_i in g]
+        if name == "pcgrad":
+            total = sum(reference.pcgrad(flat, order))
+        else:
+            gram = np.array(flat) @ np.array(flat).T
+            total = reference.min_norm_point(gram) @ np.array(flat)
+        ends = np.cumsum([a.size for a in A])
+        parts = np.split(total, ends[:-1])
+        return [p.reshape(a.shape) for p, a in zip(parts, A, strict=True)]
+    sums, plain = [], []
+    for index, a in enumerate(A):
+        of_block = [g_i[index] for g_i in g]
+        masked = reference.graddrop(
+            of_block,
+            a,
+            np.full(a.shape if name == "per example" else a.shape[1:], 0.5),
+            [0.25, 0.0] if name == "renormalized" else [0.0, 0.0],
+            lambda p: float(p > 0.5),
+            marginalize_batch=name != "per example",
+        )
+        sums.append(sum(masked))
+        plain.append(sum(of_block))
+    if name == "renormalized":
+        before, after = (
+            np.sqrt(sum((s**2).sum() for s in of_all))
+            for of_all in (plain, sums)
+        )
+        sums = [before / after * s for s in sums]
+    return sums
+
+
+def expected(model, x, y, recipe):
+    """The trunk's gradients, from tapes of their own for trunk and heads."""
+    with tf.GradientTape() as trunk_tape:
+        activations = model.trunk(x)
+    blocks = tf.nest.flatten(activations)
+    copies = [tf.constant(b) for b in blocks]
+    with tf.GradientTape(persistent=True) as heads_tape:
+        heads_tape.watch(copies)
+        outputs = model.heads(tf.nest.pack_sequence_as(activations, copies))
+        losses = [
+            tf.reduce_mean((o - t) ** 2)
+            for o, t in zip(outputs, y, strict=True)
+        ]
+    g = [
+        heads_tape.gradient(loss, copies, unconnected_gradients="zero")
+        for loss in losses
+    ]
+    combined = combine(
+        recipe,
+        [[b.numpy().astype("float64") for b in g_i] for g_i in g],
+        [b.numpy() for b in blocks],
+    )
+    grads = trunk_tape.gradient(
+        blocks,
+        [v.value for v in model.trunk.trainable_variables],
+        output_gradients=[tf.constant(c, tf.float32) for c in combined],
+    )
+    return [g.numpy() for g in grads]
+
+
+def stepped(model, x, y, train=None):
+    """The trunk's gradients in a step of SGD at rate 1."""
+    before = [v.numpy() for v in model.trunk.trainable_variables]
+    train = train or model.train_on_batch
+    train(x, y)
+    after = [v.numpy() for v in model.trunk.trainable_variables]
+    return [b - a for b, a in zip(before, after, strict=True)]
+
+
+every = pytest.mark.parametrize(
+    ("network", "recipe"),
+    [
+        (n, r)
+        for n in NETWORKS
+        for r in (RECIPES if n == "unet" else ("graddrop", "pcgrad", "mgda"))
+    ],
+)
+
+
+@every
+def test_step_equals_numpy(network, recipe):
+    model, x, y = make(network, recipe)
+    want = expected(model, x, y, recipe)
+    assert max(np.abs(w).max() for w in want) > 0.01
+    assert largest_difference(stepped(model, x, y), want) < 1e-5
+
+
+@every
+def test_two_replicas_equal_numpy(network, recipe, mirrored):
+    model, x, y = make(network, recipe)
+    want = expected(model, x, y, recipe)
+    with mirrored(2).scope():
+        model, x, y = make(network, recipe)
+
+    def train(x, y):
+        model.fit(x, y, batch_size=4, verbose=0)
+
+    assert largest_difference(stepped(model, x, y, train), want) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe"),
+    [("list", "graddrop"), ("dict", "graddrop")]
+    + [("unet", r) for r in IN_CHUNKS],
+)
+def test_chunks_equal_numpy(network, recipe):
+    model, x, y = make(network, recipe, loss_chunk_size=1)
+    want = expected(model, x, y, recipe)
+    assert largest_difference(stepped(model, x, y), want) < 1e-5
+
+
+@every
+def test_loss_scale_and_saving_equal_numpy(network, recipe, tmp_path):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0))
+    model, x, y = make(network, recipe, optimizer)
+    model.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    want = expected(model, x, y, recipe)
+    assert largest_difference(stepped(model, x, y), want) < 1e-5
+
+
+@pytest.mark.parametrize("recipe", ["graddrop", "mgda"])
+@pytest.mark.parametrize("network", ["unet", "dict"])
+def test_custom_loop_equals_numpy(network, recipe):
+    model, x, y = make(network, recipe)
+    state = model.recipe.build(num_losses=2)
+    variables = model.trunk.trainable_variables
+
+    @tf.function
+    def gradients():
+        with tf.GradientTape(persistent=True) as tape:
+            activations = tf.nest.map_structure(tf.identity, model.trunk(x))
+            outputs = model.heads(activations)
+            losses = [
+                tf.reduce_mean((o - t) ** 2)
+                for o, t in zip(outputs, y, strict=True)
+            ]
+        return gd.compute_gradients(tape, losses, activations, variables, state)
+
+    got = [g.numpy() for g in gradients()]
+    assert largest_difference(got, expected(model, x, y, recipe)) < 1e-5
+
+
+def test_custom_loop_refuses_activations_of_each_other():
+    model, x, _ = make("unet", "graddrop")
+    state = model.recipe.build(num_losses=2)
+    with tf.GradientTape(persistent=True) as tape:
+        activations = model.trunk(x)
+        losses = [tf.reduce_sum(o) for o in model.heads(activations)]
+    with pytest.raises(ValueError, match=r"tf.identity.*the one at 0"):
+        gd.compute_gradients(
+            tape, losses, activations, model.trunk.trainable_variables, state
+        )
+
+
+@pytest.mark.parametrize("recipe", ["graddrop", "pcgrad"])
+@pytest.mark.parametrize("network", ["list", "dict"])
+def test_layer_equals_numpy(network, recipe, tmp_path):
+    parts, x, y = make(network, recipe)
+    (method,) = parts.recipe.combiners
+    layer = method.build(num_losses=2, separate=False)
+    branches = layer(parts.trunk.output)
+    outputs = [parts.heads(b)[i] for i, b in enumerate(branches)]
+    model = keras.Model(parts.trunk.input, outputs)
+    model.compile(keras.optimizers.SGD(1.0), ["mse", "mse"])
+    model.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    trunk = [v.name for v in parts.trunk.trainable_variables]
+    before = [v.numpy() for v in model.trainable_variables[: len(trunk)]]
+    model.train_on_batch(x, y)
+    got = [
+        b - v.numpy()
+        for b, v in zip(before, model.trainable_variables, strict=False)
+    ]
+    assert largest_difference(got, expected(parts, x, y, recipe)) < 1e-5
+    plain = gd.inference_model(model)
+    for a, b in zip(plain(x), model(x), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tensors_draw_apart():
+    """A fair coin falls differently at two tensors of equal gradients."""
+    layer = gd.RandomGradDrop(num_losses=2, separate=False, seed=1)
+    x = [tf.ones([1, 64]), tf.ones([1, 64])]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        a, b = layer(x, training=True)
+        total = tf.add_n([tf.reduce_sum(p - q) for p, q in zip(a, b)])
+    first, second = tape.gradient(total, x)
+    assert set(np.unique(first)) == set(np.unique(second)) == {-1.0, 1.0}
+    assert not np.array_equal(first, second)
+
+
+def test_a_tensor_given_twice_counts_once_each():
+    """Its gradients are those at the copy that each head takes."""
+    inputs = keras.Input([3])
+    features = layers.Dense(4)(inputs)
+    trunk = keras.Model(inputs, [features, features])
+    shared = [keras.Input([4]), keras.Input([4])]
+    heads = keras.Model(shared, [layers.Dense(1)(s) for s in shared])
+    model = gd.MultiLossModel(trunk, heads)
+    model.compile(keras.optimizers.SGD(1.0), ["mse", "mse"])
+    random = np.random.RandomState(0)
+    x = random.randn(5, 3).astype("float32")
+    y = [random.randn(5, 1).astype("float32") for _ in range(2)]
+    with tf.GradientTape() as tape:
+        loss = tf.add_n(
+            [
+                tf.reduce_mean((o - t) ** 2)
+                for o, t in zip(model(x), y, strict=True)
+            ]
+        )
+    want = tape.gradient(loss, [v.value for v in trunk.trainable_variables])
+    got = stepped(model, x, y)
+    assert largest_difference(got, [w.numpy() for w in want]) < 1e-5
