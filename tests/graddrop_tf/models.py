@@ -1,4 +1,4 @@
-"""Small models on three conflicting losses, in the three ways of use."""
+"""Small models on three conflicting losses, in all ways of use."""
 
 import keras
 import numpy as np
@@ -65,6 +65,12 @@ COMBINED = [
     "penalty(0.01)+graddrop",
 ]
 RECIPES = ["baseline", *ALONE, *COMBINED]
+# What a place answers for: signs, products and norms, and a chain.
+PLACE_RECIPES = [
+    "graddrop(leak=[1, 0.5, 0])",
+    "mgda+graddrop",
+    "gradnorm+pcgrad",
+]
 
 
 def is_combiner_recipe(recipe: str) -> bool:
@@ -116,19 +122,43 @@ class Kind:
             branches = gd.Chain(layers, num_losses=NUM_LOSSES)(features)
             outputs = self.heads_on(branches)
             return keras.Model(inputs, outputs)
-        trunk = keras.Model(inputs, features, name="trunk")
-        shared = keras.Input([trunk_units], name="features")
-        if self.name == "heads":
-            outputs = self.heads_on([shared] * NUM_LOSSES)
-        else:
-            hidden = keras.layers.Dense(5, activation="tanh")(shared)
-            outputs = keras.layers.Dense(
-                NUM_LOSSES, name="out", dtype="float32"
-            )(hidden)
-        heads = keras.Model(shared, outputs, name="heads")
-        return gd.MultiLossModel(
-            trunk, heads, recipe=gd.Recipe.parse(recipe), **options
+        activations = self.activations_of(inputs, features)
+        trunk = keras.Model(inputs, activations, name="trunk")
+        shared = keras.tree.map_structure(
+            lambda x: keras.Input(x.shape[1:]), activations
         )
+        heads = keras.Model(shared, self.outputs_of(shared), name="heads")
+        return gd.MultiLossModel(
+            trunk,
+            heads,
+            recipe=gd.Recipe.parse(recipe),
+            separate=self.name == "separated",
+            **options,
+        )
+
+    def activations_of(self, inputs, features):
+        """Returns A: the features, two levels, or a tensor for each loss."""
+        if self.name == "blocks":
+            next_level = keras.layers.Dense(4, activation="tanh")(features)
+            return {"low": features, "high": next_level}
+        if self.name == "separated":
+            trunk = keras.Model(inputs, features)
+            views = [keras.ops.roll(inputs, i, axis=1) for i in (1, 2)]
+            return [features, *(trunk(view) for view in views)]
+        return features
+
+    def outputs_of(self, shared):
+        """Returns the outputs of the heads."""
+        if self.name == "vector":
+            hidden = keras.layers.Dense(5, activation="tanh")(shared)
+            return keras.layers.Dense(NUM_LOSSES, name="out", dtype="float32")(
+                hidden
+            )
+        if self.name == "separated":
+            return self.heads_on(shared)
+        if self.name == "blocks":
+            shared = keras.layers.Concatenate()([*shared.values()])
+        return self.heads_on([shared] * NUM_LOSSES)
 
     def heads_on(self, branches):
         """Returns an output for each branch."""
@@ -172,17 +202,19 @@ class Kind:
 
 
 LAYER, HEADS, VECTOR = Kind("layer"), Kind("heads"), Kind("vector")
+# Several tensors that the losses share; a tensor for each loss.
+BLOCKS, SEPARATED = Kind("blocks"), Kind("separated")
+PLACES = [(r, k) for r in PLACE_RECIPES for k in (BLOCKS, SEPARATED)]
 
 
 def cases(recipes=None):
     """Returns all pairs of a recipe and a way of use that fits it."""
-    recipes = RECIPES if recipes is None else recipes
     return [
         (recipe, kind)
-        for recipe in recipes
+        for recipe in recipes or RECIPES
         for kind in (LAYER, HEADS, VECTOR)
         if kind is not LAYER or is_combiner_recipe(recipe)
-    ]
+    ] + ([] if recipes else PLACES)
 
 
 def twenty_steps(model, kind):

@@ -100,6 +100,35 @@ def test_combine_must_return_as_many():
         tape.gradient(total, x)
 
 
+@pytest.mark.parametrize("form", ["tensor", "tensors", "separated"])
+def test_a_chain_acts_in_order(form):
+    """2 g + 1, and not 2 (g + 1)."""
+
+    class Double(gd.Combiner):
+        def combine(self, gradients, activations):
+            return [2.0 * g for g in gradients]
+
+    class AddOne(gd.Combiner):
+        def combine(self, gradients, activations):
+            return [g + 1.0 for g in gradients]
+
+    x, y = tf.ones([2, 3]), tf.ones([1, 3])
+    inputs = {"tensor": x, "tensors": {"a": x}, "separated": [x, y]}[form]
+    for again in (False, True):
+        methods = [Double(), AddOne(), *([Double()] if again else [])]
+        chain = gd.Chain(methods, num_losses=2)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            a, b = chain(inputs, training=True)
+            losses = [tf.reduce_sum(t) for t in tf.nest.flatten([a, b])]
+            total = 3.0 * losses[0] + losses[1]
+        grads = tf.nest.flatten(tape.gradient(total, inputs))
+        # Of gradients 3 and 1: 7 and 3, doubled once more 14 and 6.
+        want = [7.0, 3.0] if form == "separated" else [10.0]
+        for gradient, value in zip(grads, want, strict=True):
+            np.testing.assert_array_equal(gradient, (1 + again) * value)
+
+
 def test_identity_forward_and_plain_gradient_outside_of_training():
     layer = gd.GradDrop(num_losses=2)
     x = tf.constant([[1.0, -2.0]])

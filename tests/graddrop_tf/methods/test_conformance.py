@@ -12,6 +12,7 @@ from tests.graddrop_tf.models import (
     LAYER_RECIPES,
     NAMES,
     NUM_LOSSES,
+    PLACES,
     RECIPES,
     VECTOR,
     batch,
@@ -21,6 +22,9 @@ from tests.graddrop_tf.models import (
     trainable,
     twenty_steps,
 )
+
+# A model has losses as scalars or as a vector; the vector's is the faster.
+IN_MODELS = [(r, VECTOR) for r in RECIPES] + PLACES
 
 
 def test_what_works_in_a_way_of_its_own_is_enrolled(monkeypatch):
@@ -111,16 +115,15 @@ def test_half_precision_lowers_the_loss(recipe, kind, policy):
 def test_replicas_equal_one(recipe, kind, mirrored):
     """With SGD, as Adam hides factors; two workers: test_multi_worker.py."""
     one = twenty_steps(kind.compiled(recipe), kind)
-    for num_replicas in (2,) if kind is HEADS else (2, 4):
+    for num_replicas in (2, 4) if kind in (LAYER, VECTOR) else (2,):
         with mirrored(num_replicas).scope():
             model = kind.compiled(recipe)
         several = twenty_steps(model, kind)
         assert largest_difference(one, several) < 1e-5, num_replicas
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_saved_model_continues_as_if_never_saved(recipe, tmp_path):
-    kind = VECTOR
+@pytest.mark.parametrize(("recipe", "kind"), IN_MODELS)
+def test_saved_model_continues_as_if_never_saved(recipe, kind, tmp_path):
     model = kind.compiled(recipe, keras.optimizers.Adam(0.01))
     kind.train(model, steps=3)
     model.save(tmp_path / "model.keras")
@@ -206,10 +209,7 @@ def test_weights_are_part_of_the_losses(recipe, kind):
     assert largest_difference(trainable(plain), trainable(by_loss)) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("recipe", "kind"),
-    [(r, k) for r, k in cases() if k is VECTOR],
-)
+@pytest.mark.parametrize(("recipe", "kind"), IN_MODELS)
 def test_accumulation_combines_each_micro_batch_alone(recipe, kind):
     if "clip" in recipe:
         pytest.skip("clipping acts on the accumulated gradient instead")
@@ -271,12 +271,12 @@ def test_nan_in_one_loss_is_seen(recipe, kind):
     assert np.all(np.isnan(kernel.get_weights()[0]))
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_loss_scaling_skips_a_step_with_nan(recipe):
+@pytest.mark.parametrize(("recipe", "kind"), IN_MODELS)
+def test_loss_scaling_skips_a_step_with_nan(recipe, kind):
     keras.config.set_dtype_policy("mixed_float16")
-    model = poisoned(VECTOR, recipe, keras.optimizers.SGD(0.1))
+    model = poisoned(kind, recipe, keras.optimizers.SGD(0.1))
     before = trainable(model)
-    VECTOR.train(model)
+    kind.train(model)
     assert largest_difference(trainable(model), before) == 0
     for variable in model.recipe_state.state_variables:
         assert np.all(np.isfinite(variable))

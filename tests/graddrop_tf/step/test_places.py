@@ -1,8 +1,8 @@
 """Several shared tensors, against NumPy on gradients from separate tapes.
 
 The trunk's gradient is computed with a tape over the trunk, another over the
-heads, and the slow reference between them: tensor by tensor for GradDrop, on all
-tensors together for PCGrad and MGDA.
+heads, and the slow reference between them: tensor by tensor for GradDrop, on
+all tensors together for PCGrad and MGDA.
 """
 
 import keras
