@@ -290,6 +290,8 @@ class Combiner(Configurable, Stateful):
 
     def compute_mask(self, inputs, previous_mask=None):
         """Passes a mask on to every branch."""
+        if previous_mask is None:
+            return None
         place = self.place_of(inputs)
         return place.spread(previous_mask, self._count(inputs))
 
