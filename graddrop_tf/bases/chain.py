@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf.bases.combiner import Combiner, JointCombiner, Streaming
+from graddrop_tf.bases.combiner import Combiner, JointCombiner
+from graddrop_tf.bases.streaming import Streaming
 
 
 class _StreamingSum(Streaming):

@@ -12,34 +12,9 @@ from graddrop_tf import places, random, replicas
 from graddrop_tf.bases.configuration import Configurable
 from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.state import Stateful
+from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.checks import check_count
 from graddrop_tf.places import Place, Structure
-
-
-class Streaming(abc.ABC):
-    """A combination accumulated loss by loss: start, add chunks, finish."""
-
-    @abc.abstractmethod
-    def start(self, num_losses: int, place: Place) -> None:
-        """Prepares for the gradients of T losses that meet at a place."""
-
-    @abc.abstractmethod
-    def add(
-        self, indices: Sequence[int], gradients: list[Structure]
-    ) -> list[tf.Tensor]:
-        """Adds the gradients of some losses.
-
-        Args:
-            indices: Which losses they are, in ascending order.
-            gradients: Their gradients, in the form of A.
-
-        Returns:
-            The accumulators, which the next chunk has to wait for.
-        """
-
-    @abc.abstractmethod
-    def finish(self) -> Structure:
-        """Returns the sum of all combined gradients, in the form of A."""
 
 
 class Combiner(Configurable, Stateful):
@@ -53,10 +28,11 @@ class Combiner(Configurable, Stateful):
 
     A method implements `combine` alone; `replica_sum` sums over replicas.
     Where the losses share several tensors, `combine` is called for each.
-    A method that draws derives from `RandomCombiner`, one that needs nothing
-    but the inner products of the gradients from `GramianCombiner`. A method
-    that remembers names its state in `initial_state`, reads it from `state`,
-    and replaces it by `keep`; under a loss scale its gradients are scaled.
+    A method that draws derives from `RandomCombiner`, one that acts on all
+    tensors at once from `JointCombiner`, one that needs nothing but inner
+    products of the gradients from `GramianCombiner`. A method that remembers
+    names its state in `initial_state`, reads it from `state`, and replaces it
+    by `keep`; under a loss scale its gradients are scaled.
 
     `search_space`, a class attribute, maps each argument worth tuning to the
     text of its range, such as `{"k": "uniform(0.0, 2.0)"}`; it is empty by
@@ -145,8 +121,15 @@ class Combiner(Configurable, Stateful):
             T gradients of the same shapes and dtypes.
 
         Raises:
-            ValueError: If `combine` returns another number or other shapes.
+            ValueError: If `combine` returns another number or other shapes, or
+                the method remembers and there are several tensors.
         """
+        if self.state_variables and len(place.split(gradients)) > 1:
+            raise ValueError(
+                f"{type(self).__name__} remembers, and would do so once for "
+                "each tensor: derive it from gd.JointCombiner. Received: "
+                f"{len(place.split(gradients))} shared tensors."
+            )
         combined = place.of_blocks(self._combine_block, gradients)
         place.check_shapes(combined)
         return combined
@@ -233,21 +216,7 @@ class Combiner(Configurable, Stateful):
         branches = place.of_each(num_losses)
         if not training:
             return branches
-        step = self.next_step()
-
-        @tf.custom_gradient
-        def branch(*blocks):
-            here = place.with_blocks(blocks)
-
-            def grad(*gradients):
-                arrived = tf.nest.pack_sequence_as(branches, gradients)
-                with random.drawing(step):
-                    return tf.nest.flatten(self.combine_to_sum(arrived, here))
-
-            copies = tf.nest.flatten(here.of_each(num_losses))
-            return [tf.identity(copy) for copy in copies], grad
-
-        return tf.nest.pack_sequence_as(branches, branch(*place.blocks))
+        return _branch_off(self, place, branches, self.next_step())
 
     def place_of(self, inputs: Structure) -> Place:
         """Returns the place of the activations that the layer is given."""
@@ -296,6 +265,24 @@ class Combiner(Configurable, Stateful):
         return place.spread(previous_mask, self._count(inputs))
 
 
+def _branch_off(combiner: Combiner, place: Place, branches, step) -> list:
+    """Copies the branches; their gradients are combined going backward."""
+
+    @tf.custom_gradient
+    def branch(*blocks):
+        here = place.with_blocks(blocks)
+
+        def grad(*gradients):
+            arrived = tf.nest.pack_sequence_as(branches, gradients)
+            with random.drawing(step):
+                return tf.nest.flatten(combiner.combine_to_sum(arrived, here))
+
+        copies = tf.nest.flatten(here.of_each(len(branches)))
+        return [tf.identity(copy) for copy in copies], grad
+
+    return tf.nest.pack_sequence_as(branches, branch(*place.blocks))
+
+
 class JointCombiner(Combiner):
     """Base class of the combiners that act on all tensors of a place at once.
 
@@ -303,7 +290,16 @@ class JointCombiner(Combiner):
 
     Args:
         num_losses: T, as in `Combiner`.
-        **kwargs: `sync_replicas`, `separate`, `name`, `dtype`.
+        sync_replicas: As in `Combiner`.
+        separate: As in `Combiner`.
+        **kwargs: `name`, `dtype`.
+
+    Example:
+        >>> @keras.saving.register_keras_serializable()
+        ... class EqualNorms(gd.JointCombiner):
+        ...     def combine_at(self, gradients, place):
+        ...         squares = linalg.squared_norms(gradients, self.replica_sum)
+        ...         return linalg.scale_each(gradients, tf.math.rsqrt(squares))
     """
 
     @abc.abstractmethod

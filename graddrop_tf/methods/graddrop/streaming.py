@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from graddrop_tf import linalg
-from graddrop_tf.bases.combiner import Streaming
+from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.methods.graddrop import function
 from graddrop_tf.methods.graddrop.arguments import PurityTransform
 

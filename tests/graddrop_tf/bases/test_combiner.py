@@ -115,8 +115,9 @@ def test_a_chain_acts_in_order(form):
     x, y = tf.ones([2, 3]), tf.ones([1, 3])
     inputs = {"tensor": x, "tensors": {"a": x}, "separated": [x, y]}[form]
     for again in (False, True):
-        methods = [Double(), AddOne(), *([Double()] if again else [])]
-        chain = gd.Chain(methods, num_losses=2)
+        chain = gd.Chain([Double(), AddOne()], num_losses=None if again else 2)
+        if again:
+            chain = gd.Chain([chain, Double()], num_losses=2)
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             a, b = chain(inputs, training=True)
@@ -127,6 +128,67 @@ def test_a_chain_acts_in_order(form):
         want = [7.0, 3.0] if form == "separated" else [10.0]
         for gradient, value in zip(grads, want, strict=True):
             np.testing.assert_array_equal(gradient, (1 + again) * value)
+
+
+def test_coefficients_across_batch_separated_losses_count():
+    """Column sums: the examples of loss j get what all losses take of it."""
+
+    class Mixes(gd.GramianCombiner):
+        def weigh(self, gram):
+            return tf.constant([[1.0, 2.0], [3.0, 4.0]])
+
+    g = [tf.constant([[1.0], [2.0]]), tf.constant([[-1.0]])]
+    first, second = Mixes().combine(g, [tf.ones([2, 1]), tf.ones([1, 1])])
+    np.testing.assert_array_equal(first, [[4.0], [8.0]])
+    np.testing.assert_array_equal(second, [[-6.0]])
+
+
+def test_a_method_that_remembers_acts_on_all_tensors_at_once():
+    class Counts(gd.Combiner):
+        def initial_state(self, num_losses):
+            return {"steps": tf.zeros([num_losses])}
+
+        def combine(self, gradients, activations):
+            self.keep(steps=self.state["steps"] + 1.0)
+            return gradients
+
+    class CountsJointly(gd.JointCombiner, Counts):
+        def combine_at(self, gradients, place):
+            self.keep(steps=self.state["steps"] + 1.0)
+            return gradients
+
+    def take_step(layer):
+        x = {"a": tf.ones([2, 3]), "b": tf.ones([2, 4])}
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.add_n(
+                [
+                    tf.reduce_sum(t)
+                    for t in tf.nest.flatten(layer(x, training=True))
+                ]
+            )
+        return tape.gradient(total, x)
+
+    layer = CountsJointly(num_losses=2)
+    gradients = take_step(layer)
+    np.testing.assert_array_equal(gradients["b"], np.full([2, 4], 2.0))
+    np.testing.assert_array_equal(layer.state["steps"], [1.0, 1.0])
+    with pytest.raises(ValueError, match="derive it from gd.JointCombiner"):
+        take_step(Counts(num_losses=2))
+
+
+@pytest.mark.parametrize("method", [gd.GradDrop, gd.MGDA])
+def test_where_a_method_acts_is_said_once(method):
+    separate = method(separate=True)
+    with pytest.raises(ValueError, match="needs a list"):
+        separate(tf.ones([2, 3]))
+    with pytest.raises(ValueError, match="layer or model that holds them"):
+        gd.Chain([separate])
+    x = [tf.ones([2, 3]), tf.ones([2, 3])]
+    with pytest.raises(ValueError, match="needs `num_losses`"):
+        method(separate=False)(x)
+    assert len(method(num_losses=3, separate=False)(x)) == 3
+    assert len(method(separate=True)(x)) == 2
 
 
 def test_identity_forward_and_plain_gradient_outside_of_training():

@@ -272,6 +272,38 @@ def test_layer_equals_numpy(network, recipe, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_gradnorm_sees_the_norms_over_all_tensors():
+    model, x, y = make("dict", "graddrop")
+    activations = model.trunk(x)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(activations)
+        outputs = model.heads(activations)
+        losses = [
+            tf.reduce_mean((o - t) ** 2)
+            for o, t in zip(outputs, y, strict=True)
+        ]
+    norms = []
+    for loss in losses:
+        blocks = tape.gradient(
+            loss,
+            tf.nest.flatten(activations),
+            unconnected_gradients="zero",
+        )
+        flat = np.concatenate([b.numpy().ravel() for b in blocks])
+        norms.append(np.linalg.norm(flat))
+    want = gd.GradNorm(alpha=0.0)
+    want.build(2)
+    want.update(tf.stack(losses), tf.constant(norms, tf.float32))
+    trained = gd.MultiLossModel(
+        model.trunk, model.heads, gd.GradNorm(alpha=0.0)
+    )
+    trained.compile(keras.optimizers.SGD(0.0), ["mse", "mse"])
+    trained.train_on_batch(x, y)
+    got = trained.recipe_state.weighting.current_weights()
+    assert np.ptp(got) > 0.001
+    np.testing.assert_allclose(got, want.current_weights(), rtol=1e-6)
+
+
 def test_tensors_draw_apart():
     """A fair coin falls differently at two tensors of equal gradients."""
     layer = gd.RandomGradDrop(num_losses=2, separate=False, seed=1)
