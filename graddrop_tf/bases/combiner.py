@@ -308,7 +308,7 @@ class JointCombiner(Combiner):
 
     def combine(self, gradients, activations):
         """See base class; final."""
-        return self.combine_at(list(gradients), places.of(activations))
+        return self.combine_at(list(gradients), self.place_of(activations))
 
 
 class RandomCombiner(RandomDraws, Combiner):

@@ -118,6 +118,13 @@ class Place(abc.ABC):
         """Returns gradients in the form of A, zeros in place of None."""
         return dense(gradients, self.activations)
 
+    def add(self, first: Structure, second: Structure) -> Structure:
+        """Returns the sum of two structures in the form of A."""
+        pairs = zip(
+            tf.nest.flatten(first), tf.nest.flatten(second), strict=True
+        )
+        return self.with_blocks([a + b for a, b in pairs]).activations
+
     def of_blocks(
         self,
         combine: Callable[[list[tf.Tensor], Place], Sequence[tf.Tensor]],

@@ -37,7 +37,7 @@ def compute_gradients(
             computed from another: where one is, as the skips of a U-Net, give
             the heads and this function `tf.nest.map_structure(tf.identity,
             A)`.
-        variables: Trainable variables.
+        variables: Trainable variables of Keras or TensorFlow.
         state: `recipe.build(num_losses)`, made once, outside of the step.
         optimizer: A `LossScaleOptimizer`, whose scale the gradients get.
         separate: Whether the losses are batch separated: A is a list with the
@@ -58,10 +58,8 @@ def compute_gradients(
         ...     losses = [loss_a(activations), loss_b(activations)]
         >>> grads = gd.compute_gradients(tape, losses, activations, v, state)
     """
-    losses = losses_lib.of(losses)
-    place = places.of(activations, separate)
-    _check(tape, losses, place, state)
-    state.set_losses(losses.count, state.combiner.loss_names)
+    losses, place = losses_lib.of(losses), places.of(activations, separate)
+    _prepare(tape, losses, place, state)
     scale = tf.ones([]) if optimizer is None else optimizer.scale_loss(1.0)
     with state.drawing():
         global_losses = state.global_losses(losses)
@@ -69,7 +67,7 @@ def compute_gradients(
         gradients = LossGradients(tape, losses, place, factors)
         combined, norms = state.combine(gradients)
         state.update(global_losses, norms)
-    variables = [getattr(v, "value", v) for v in variables]
+    variables = [_tf_variable(v) for v in variables]
     grads = gradients.of_sum(variables)
     if combined is not None:
         trunk = tape.gradient(activations, variables, output_gradients=combined)
@@ -78,7 +76,13 @@ def compute_gradients(
     return clipping.clip_unreduced(grads, state.global_clipnorm, scale)
 
 
-def _check(tape, losses, place, state: RecipeState) -> None:
+def _tf_variable(variable) -> tf.Variable:
+    is_of_keras = isinstance(variable, keras.Variable)
+    return variable.value if is_of_keras else variable
+
+
+def _prepare(tape, losses, place, state: RecipeState) -> None:
+    """Checks the arguments, and tells the state of the losses."""
     if state.gradient_penalty:
         raise ValueError(
             "A gradient penalty needs the inputs: use `gd.MultiLossModel`. "
@@ -91,3 +95,4 @@ def _check(tape, losses, place, state: RecipeState) -> None:
         )
     place.check_losses(losses.count, isinstance(losses, losses_lib.Vector))
     place.check_independent(tape)
+    state.set_losses(losses.count, state.combiner.loss_names)

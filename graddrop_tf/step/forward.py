@@ -124,10 +124,7 @@ class Taped:
             output_gradients=_seeds(self.heads_terms, scale),
             unconnected_gradients="zero",
         )
-        pairs = zip(
-            tf.nest.flatten(combined), tf.nest.flatten(added), strict=True
-        )
-        return self.place.with_blocks([a + b for a, b in pairs]).activations
+        return self.place.add(combined, added)
 
     def total(self) -> tf.Tensor:
         """Returns the sum of the losses and of all other terms."""
@@ -166,18 +163,17 @@ def forward(
         with tf.GradientTape() as trunk_tape:
             place = place_of(_distinct(trunk(x, training=True)))
             trunk_terms = _added_losses(trunk)
-        with (
-            tf.GradientTape(persistent=True) as heads_tape,
-            tf.GradientTape(
-                persistent=True, watch_accessed_variables=False
-            ) as activations_tape,
-        ):
+        heads_tape = tf.GradientTape(persistent=True)
+        activations_tape = tf.GradientTape(
+            persistent=True, watch_accessed_variables=False
+        )
+        with heads_tape, activations_tape:
             tape = activations_tape if per_loss else heads_tape
             tape.watch(place.activations)
             y_pred = heads(place.activations, training=True)
             losses = losses_lib.of(losses_of(y_pred))
             heads_terms = _added_losses(heads)
-        taped = Taped(
+        return Taped(
             trunk=trunk,
             heads=heads,
             y_pred=y_pred,
@@ -188,8 +184,7 @@ def forward(
             trunk_tape=trunk_tape,
             heads_tape=heads_tape,
             activations_tape=activations_tape,
-        )
-        return taped, losses.values
+        ), losses.values
 
     taped, term = penalty.measure(penalty_factor, x, record)
     return dataclasses.replace(taped, penalty=term)

@@ -46,11 +46,8 @@ class LossGradients:
             Gradients in the structure of `sources`, None where no loss
             depends on one.
         """
-        return self.tape.gradient(
-            self.losses.values,
-            sources,
-            output_gradients=self.losses.seeds(self.factors),
-        )
+        losses, seeds = self.losses.values, self.losses.seeds(self.factors)
+        return self.tape.gradient(losses, sources, output_gradients=seeds)
 
     def of(
         self,

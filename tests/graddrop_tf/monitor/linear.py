@@ -50,6 +50,11 @@ def product(y_true, y_pred):
     return y_true * y_pred
 
 
+def cut(features):
+    """Cuts features in two tensors."""
+    return [features[:, :1], features[:, 1:]]
+
+
 def linear(form, recipe, W=W, **options):
     """A model whose weights stay as they are; it gives the labels too."""
     inputs = keras.Input([W.shape[1]])
@@ -62,12 +67,16 @@ def linear(form, recipe, W=W, **options):
     ]
     y = [Y[:, i : i + 1] for i in range(len(W))]
     loss = [product] * len(W)
-    if form == "layer":
+    if form in ("layer", "tensors in a layer"):
         chain = gd.Chain(
             [c.build() for c in gd.Recipe.parse(recipe).combiners],
             num_losses=len(W),
+            separate=None if form == "layer" else False,
         )
-        branches = chain(trunk(inputs))
+        features = trunk(inputs)
+        branches = chain(features if form == "layer" else cut(features))
+        if form != "layer":
+            branches = [keras.layers.Concatenate()(b) for b in branches]
         outputs = [h(b) for h, b in zip(heads, branches)]
         model = keras.Model(inputs, outputs)
     elif form == "nested":
@@ -79,13 +88,18 @@ def linear(form, recipe, W=W, **options):
         outputs = [h(b) for h, b in zip(heads, branches)]
         model = keras.Model(inputs, outputs)
     else:
+        features = trunk(inputs)
         shared = keras.Input([W.shape[1]])
         outputs = [h(shared) for h in heads]
+        if form == "tensors":
+            features = cut(features)
+            shared = [keras.Input(f.shape[1:]) for f in features]
+            outputs = [h(keras.layers.Concatenate()(shared)) for h in heads]
         if form == "vector":
             outputs = keras.layers.Concatenate()(outputs)
             y, loss = Y, gd.VectorLoss(product, names=["a", "b"])
         model = gd.MultiLossModel(
-            keras.Model(inputs, trunk(inputs)),
+            keras.Model(inputs, features),
             keras.Model(shared, outputs),
             gd.Recipe.parse(recipe),
         )

@@ -22,13 +22,15 @@ from tests.graddrop_tf.monitor.linear import (
 )
 
 
-@pytest.mark.parametrize("form", ["layer", "heads", "vector"])
+@pytest.mark.parametrize(
+    "form", ["layer", "heads", "vector", "tensors", "tensors in a layer"]
+)
 def test_baseline_by_hand(form, tmp_path):
     row = measure(*linear(form, "baseline"), tmp_path)
     assert row == pytest.approx(BY_HAND, rel=1e-6)
 
 
-@pytest.mark.parametrize("form", ["layer", "vector"])
+@pytest.mark.parametrize("form", ["layer", "vector", "tensors"])
 def test_pcgrad_by_hand(form, tmp_path):
     """The products are 50, 25 and -9: 1.18 g_1 + 1.36 g_2 is left."""
     square = 1.18**2 * 50 + 1.36**2 * 25 - 2 * 1.18 * 1.36 * 9
@@ -37,7 +39,9 @@ def test_pcgrad_by_hand(form, tmp_path):
     assert row == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("form", ["layer", "nested", "heads"])
+@pytest.mark.parametrize(
+    "form", ["layer", "nested", "heads", "tensors", "tensors in a layer"]
+)
 def test_graddrop_by_hand(form, tmp_path):
     """A leak of 1/2 for the second loss adds half of what it lacks.
 
