@@ -300,6 +300,32 @@ def test_a_loss_of_another_batch_is_refused():
         model.train_on_batch([x, x], y)
 
 
+def test_losses_shown_are_means_over_all_examples():
+    """Batches of 4, 4 and 3; one weight of each sample for all losses."""
+    model = HEADS.compiled("graddrop")
+    x, y = batch(11)
+    labels = HEADS.labels(y)
+    weight = np.linspace(0.0, 2.0, 11, dtype=np.float32)
+    outputs = model.predict(x, verbose=0)
+    squares = [
+        ((o - t) ** 2)[:, 0] for o, t in zip(outputs, labels, strict=True)
+    ]
+    for sample_weight in (None, weight):
+        logs = model.evaluate(
+            x,
+            labels,
+            batch_size=4,
+            sample_weight=sample_weight,
+            verbose=0,
+            return_dict=True,
+        )
+        factors = 1.0 if sample_weight is None else sample_weight
+        means = [np.mean(factors * s) for s in squares]
+        for name, mean in zip(NAMES, means, strict=True):
+            assert logs[f"{name}_loss"] == pytest.approx(mean, rel=1e-5)
+        assert logs["loss"] == pytest.approx(sum(means), rel=1e-5)
+
+
 def test_frozen_trunk_and_frozen_heads():
     for frozen in ("trunk", "heads"):
         model = HEADS.build("graddrop")

@@ -117,6 +117,12 @@ def test_gap_in_the_unit_of_each_gradient(T):
     assert gaps.max() <= 1e-9
 
 
+def test_the_rounding_error_does_not_move_the_solution():
+    g = np.random.default_rng(2).normal(size=(4, 20))
+    want = min_norm_weights(g @ g.T, 1e-14)
+    np.testing.assert_allclose(min_norm_weights(g @ g.T, 1e-3), want, atol=1e-7)
+
+
 @settings(bounded, max_examples=40)
 @given(st.integers(0, 2**32), st.integers(1, 6), st.sampled_from(KINDS))
 def test_point_against_every_active_set(seed, T, kind):
