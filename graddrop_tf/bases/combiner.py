@@ -252,7 +252,8 @@ class Combiner(Configurable, Stateful):
                 f"{type(self).__name__} needs a batch axis. Received: a "
                 "tensor of rank 0."
             )
-        places.check_features(branches, "Batch-separated activations")
+        what = "Batch-separated activations, a list without `separate=False`,"
+        places.check_features(branches, what)
         return tf.nest.map_structure(
             lambda t: keras.KerasTensor(t.shape, self.compute_dtype), branches
         )

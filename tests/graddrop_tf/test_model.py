@@ -311,14 +311,11 @@ def test_losses_shown_are_means_over_all_examples():
         ((o - t) ** 2)[:, 0] for o, t in zip(outputs, labels, strict=True)
     ]
     for sample_weight in (None, weight):
-        logs = model.evaluate(
-            x,
-            labels,
-            batch_size=4,
-            sample_weight=sample_weight,
-            verbose=0,
-            return_dict=True,
+        tensors = (x, tuple(labels), sample_weight)
+        dataset = tf.data.Dataset.from_tensor_slices(
+            tensors if sample_weight is not None else tensors[:2]
         )
+        logs = model.evaluate(dataset.batch(4), verbose=0, return_dict=True)
         factors = 1.0 if sample_weight is None else sample_weight
         means = [np.mean(factors * s) for s in squares]
         for name, mean in zip(NAMES, means, strict=True):
