@@ -94,5 +94,6 @@ def _prepare(tape, losses, place, state: RecipeState) -> None:
             "`tf.GradientTape(persistent=True)`."
         )
     place.check_losses(losses.count, isinstance(losses, losses_lib.Vector))
-    place.check_independent(tape)
+    if state.needs_per_loss_gradients:
+        place.check_independent(tape)
     state.set_losses(losses.count, state.combiner.loss_names)

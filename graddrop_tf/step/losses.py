@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -15,10 +14,6 @@ from graddrop_tf import places
 # product of 320 rows with a wide matrix takes twice as long as four of 80.
 _CPU_ROWS = 80
 _USUAL_BATCH_SIZE = 8
-
-
-# What users write: T scalars, or a tensor [T].
-Values = Any
 
 
 class Losses(abc.ABC):
@@ -66,6 +61,10 @@ class Losses(abc.ABC):
             A gradient for each index, in the form of its activations; zeros
             where a loss does not depend on them.
         """
+
+
+# What users write, or a value already.
+Values = Sequence[tf.Tensor] | tf.Tensor | Losses
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from tests import reference
-from tests.graddrop_tf.models import largest_difference
+from tests.graddrop_tf.models import largest_difference, squared_errors
 
 layers = keras.layers
 # A steep f decides each sign, so that no draw is needed.
@@ -236,15 +236,25 @@ def test_custom_loop_equals_numpy(network, recipe):
 
 
 def test_custom_loop_refuses_activations_of_each_other():
+    """Gradients one by one would count twice; the plain sum is right."""
     model, x, _ = make("unet", "graddrop")
-    state = model.recipe.build(num_losses=2)
+    variables = [v.value for v in model.trunk.trainable_variables]
     with tf.GradientTape(persistent=True) as tape:
         activations = model.trunk(x)
         losses = [tf.reduce_sum(o) for o in model.heads(activations)]
+        total = tf.add_n(losses)
+
+    def gradients(recipe):
+        state = gd.Recipe.parse(recipe).build(num_losses=2)
+        return gd.compute_gradients(tape, losses, activations, variables, state)
+
     with pytest.raises(ValueError, match=r"tf.identity.*the one at 0"):
-        gd.compute_gradients(
-            tape, losses, activations, model.trunk.trainable_variables, state
-        )
+        gradients("graddrop")
+    pairs = zip(
+        gradients("baseline"), tape.gradient(total, variables), strict=True
+    )
+    for got, want in pairs:
+        np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("recipe", ["graddrop", "pcgrad"])
@@ -270,6 +280,31 @@ def test_layer_equals_numpy(network, recipe, tmp_path):
     plain = gd.inference_model(model)
     for a, b in zip(plain(x), model(x), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_a_vector_of_losses_equals_scalars(chunk):
+    """Three losses of one output: batched backward passes over a dict."""
+    scalars, x, _ = make("dict", "graddrop")
+    pooled = [layers.GlobalAveragePooling2D()(t) for t in scalars.heads.inputs]
+    outputs = layers.Dense(3, name="out")(layers.Concatenate()(pooled))
+    columns = [outputs[:, i : i + 1] for i in range(3)]
+    y = np.random.RandomState(6).randn(4, 3).astype("float32")
+    steps = []
+    for output, loss, labels, size in (
+        (columns, "mse", [y[:, i : i + 1] for i in range(3)], None),
+        (outputs, gd.VectorLoss(squared_errors, names="abc"), y, chunk),
+    ):
+        heads = keras.Model(scalars.heads.input, output)
+        model = gd.MultiLossModel(
+            scalars.trunk, heads, RECIPES["graddrop"], loss_chunk_size=size
+        )
+        model.compile(keras.optimizers.SGD(1.0), loss)
+        weights = model.get_weights()
+        steps.append(stepped(model, x, labels))
+        model.set_weights(weights)
+    assert max(np.abs(w).max() for w in steps[0]) > 0.01
+    assert largest_difference(*steps) < 1e-5
 
 
 def test_gradnorm_sees_the_norms_over_all_tensors():
