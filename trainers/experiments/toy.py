@@ -21,7 +21,7 @@ prints, on two CPU cores (mean and standard deviation over the 200 starts):
 | graddrop | 2.204 +- 0.870 | 1.419 | 53.5 % |
 | random_graddrop | 2.045 +- 1.033 | 1.417 | 65.5 % |
 | pcgrad | 5.204 +- 1.337 | 5.123 | 0.0 % |
-| mgda | 5.011 +- 1.414 | 5.076 | 0.0 % |
+| mgda | 5.016 +- 1.415 | 5.076 | 0.0 % |
 | gradnorm | 4.153 +- 1.271 | 4.433 | 0.0 % |
 | gradnorm+graddrop | 3.413 +- 1.513 | 3.360 | 3.5 % |
 
