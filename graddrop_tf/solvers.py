@@ -135,7 +135,8 @@ def _step_length(x, d_x, z, d_z, fraction: float) -> tf.Tensor:
     """Returns the longest step, at most 1, that keeps x and z positive."""
     values = tf.concat([x, z], 0)
     steps = tf.concat([d_x, d_z], 0)
-    bounds = tf.where(steps < 0, -values / steps, tf.ones_like(values) * 2)
+    towards = tf.where(steps < 0, steps, -tf.ones_like(steps))
+    bounds = tf.where(steps < 0, -values / towards, tf.ones_like(values) * 2)
     return tf.minimum(fraction * tf.reduce_min(bounds), 1.0)
 
 

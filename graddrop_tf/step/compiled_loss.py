@@ -108,7 +108,9 @@ class PerLossCompileLoss(CompileLoss):
             weighted, and divided by the number of replicas.
         """
         of_each = self._vector if self.is_vector else self._scalars
-        losses = of_each(y_true, y_pred, sample_weight)
+        # As in Keras: names tell the losses' operations in a profile.
+        with keras.name_scope(self.name):
+            losses = of_each(y_true, y_pred, sample_weight)
         self.built = True
         return losses
 
