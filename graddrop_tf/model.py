@@ -194,6 +194,9 @@ class MultiLossModel(keras.Model):
 
     def place_of(self, activations) -> places.Place:
         """Returns the place of what the trunk gives."""
+        # Of a list of one tensor Keras gives the tensor.
+        blocks = tf.nest.flatten(activations)
+        activations = tf.nest.pack_sequence_as(self.trunk.output, blocks)
         return places.of(activations, self.separate)
 
     def _forward(self, x, losses_of) -> Taped:

@@ -93,3 +93,24 @@ def test_two_tensors_for_each_loss_equal_numpy(use, recipe):
         got = [b - v.numpy() for b, v in zip(before, variables, strict=True)]
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("recipe", ["graddrop", "mgda"])
+def test_one_loss_in_a_list_of_one_is_plain_training(recipe, separate):
+    """Keras gives the tensor itself where a model's outputs are `[tensor]`."""
+    keras.utils.set_random_seed(1)
+    inputs, shared = keras.Input([3]), keras.Input([4])
+    trunk = keras.Model(inputs, [layers.Dense(4)(inputs)])
+    heads = keras.Model([shared], layers.Dense(1)(shared))
+    model = gd.MultiLossModel(trunk, heads, RECIPES[recipe], separate=separate)
+    plain = keras.models.clone_model(gd.inference_model(model))
+    plain.set_weights(model.get_weights())
+    random = np.random.RandomState(0)
+    x = random.randn(8, 3).astype("float32")
+    y = random.randn(8, 1).astype("float32")
+    for trained in (model, plain):
+        trained.compile(keras.optimizers.SGD(0.1), "mse")
+        trained.fit(x, y, batch_size=8, verbose=0)
+    for a, b in zip(model.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)

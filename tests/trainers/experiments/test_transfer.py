@@ -44,7 +44,9 @@ def _compile(model, optimizer=None, names=_NAMES, **options):
 
 def _model(method=_GRADDROP, optimizer=None, names=_NAMES, **options):
     model = gd.MultiLossModel(
-        *_network(names=names), recipe=gd.Recipe.parse(method)
+        *_network(names=names),
+        recipe=gd.Recipe.parse(method),
+        separate=True,
     )
     return _compile(model, optimizer, names, **options)
 
