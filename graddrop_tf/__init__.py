@@ -3,13 +3,10 @@
 from graddrop_tf import methods, parsing, random
 from graddrop_tf._version import __version__
 from graddrop_tf.bases.chain import Chain
-from graddrop_tf.bases.combiner import (
-    Combiner,
-    JointCombiner,
-    RandomCombiner,
-)
+from graddrop_tf.bases.combiner import Combiner, RandomCombiner
 from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.gramian import GramianCombiner
+from graddrop_tf.bases.joint import JointCombiner
 from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas

@@ -40,6 +40,20 @@ def as_list(gradients) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(g) for g in gradients]
 
 
+def by_block(gradients: Sequence[Any]) -> list[tuple[tf.Tensor, ...]]:
+    """Returns the tensors of all structures at each block, in order."""
+    return list(zip(*map(tf.nest.flatten, gradients), strict=True))
+
+
+def unstack(stacked: Any, count: int) -> list[Any]:
+    """Returns `count` structures of tensors, given one of stacks of them."""
+    blocks = [tf.unstack(b, num=count) for b in tf.nest.flatten(stacked)]
+    return [
+        tf.nest.pack_sequence_as(stacked, list(of_one))
+        for of_one in zip(*blocks, strict=True)
+    ]
+
+
 def accumulation_dtype(dtype: tf.DType) -> tf.DType:
     """Returns the dtype of purities and norms: float32 at least."""
     return tf.float64 if dtype == tf.float64 else tf.float32
@@ -164,8 +178,8 @@ class SharedRows(Rows):
     @classmethod
     def of(cls, gradients: Sequence[Any]) -> SharedRows:
         """Writes gradients into a matrix."""
-        blocks = zip(*map(tf.nest.flatten, gradients), strict=True)
-        return cls(gradients[0], [_Block.of(block) for block in blocks])
+        blocks = [_Block.of(block) for block in by_block(gradients)]
+        return cls(gradients[0], blocks)
 
     def gram(self, replica_sum=replicas.identity):
         """See base class."""
@@ -173,15 +187,9 @@ class SharedRows(Rows):
 
     def mix(self, coefficients):
         """See base class; `[m, T]` gives m combinations."""
-        count = coefficients.shape[0]
-        mixed = [
-            tf.unstack(block.mix(coefficients), num=count)
-            for block in self.blocks
-        ]
-        return [
-            tf.nest.pack_sequence_as(self.form, list(combination))
-            for combination in zip(*mixed, strict=True)
-        ]
+        mixed = [block.mix(coefficients) for block in self.blocks]
+        stacked = tf.nest.pack_sequence_as(self.form, mixed)
+        return unstack(stacked, coefficients.shape[0])
 
     def weighted_sum(self, weights):
         """See base class."""

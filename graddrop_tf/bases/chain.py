@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf.bases.combiner import Combiner, JointCombiner
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.joint import JointCombiner
 from graddrop_tf.bases.streaming import Streaming
 
 
@@ -91,7 +92,7 @@ class Chain(JointCombiner):
     def combine_at(self, gradients, place):
         """See base class."""
         for combiner in self.combiners:
-            gradients = combiner.combine_at(gradients, place)
+            gradients = combiner.checked(gradients, place)
         return gradients
 
     def combine_to_sum(self, gradients, place):
@@ -99,7 +100,7 @@ class Chain(JointCombiner):
         if not self.combiners:
             return place.sum(gradients)
         for combiner in self.combiners[:-1]:
-            gradients = combiner.combine_at(gradients, place)
+            gradients = combiner.checked(gradients, place)
         return self.combiners[-1].combine_to_sum(gradients, place)
 
     def streaming(self):

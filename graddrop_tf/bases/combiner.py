@@ -121,16 +121,26 @@ class Combiner(Configurable, Stateful):
             T gradients of the same shapes and dtypes.
 
         Raises:
-            ValueError: If `combine` returns another number or other shapes, or
-                the method remembers and there are several tensors.
+            ValueError: If `combine` returns another number, or the method
+                remembers and there are several tensors.
         """
-        if self.state_variables and len(place.split(gradients)) > 1:
+        count = len(place.split(gradients))
+        if self.state_variables and count > 1:
             raise ValueError(
-                f"{type(self).__name__} remembers, and would do so once for "
-                "each tensor: derive it from gd.JointCombiner. Received: "
-                f"{len(place.split(gradients))} shared tensors."
+                f"{type(self).__name__} remembers, once for each tensor: derive"
+                f" it from gd.JointCombiner. Received: {count} shared tensors."
             )
-        combined = place.of_blocks(self._combine_block, gradients)
+        return place.of_blocks(self._combine_block, gradients)
+
+    def checked(
+        self, gradients: list[Structure], place: Place
+    ) -> list[Structure]:
+        """Returns what `combine_at` returns, T gradients of the same shapes.
+
+        Raises:
+            ValueError: If it returns another number or other shapes.
+        """
+        combined = _as_many(self.combine_at(gradients, place), gradients, self)
         place.check_shapes(combined)
         return combined
 
@@ -146,10 +156,9 @@ class Combiner(Configurable, Stateful):
             place: As in `combine_at`.
 
         Returns:
-            The sum of what `combine_at` returns, in the form of the
-            activations; where they are batch separated, all of it.
+            The sum of what `combine_at` returns; batch separated, all of it.
         """
-        return place.sum(self.combine_at(gradients, place))
+        return place.sum(self.checked(gradients, place))
 
     def streaming(self) -> Streaming | None:
         """Returns the method's streaming form.
@@ -224,13 +233,7 @@ class Combiner(Configurable, Stateful):
 
     def _combine_block(self, gradients, place: Place) -> list[tf.Tensor]:
         combined = self.combine(gradients, place.activations)
-        count = len(combined) if isinstance(combined, (list, tuple)) else None
-        if count != len(gradients):
-            raise ValueError(
-                f"`{type(self).__name__}.combine` must return one gradient "
-                f"for each of {len(gradients)} losses. Received: {combined}."
-            )
-        return list(combined)
+        return _as_many(combined, gradients, self)
 
     def _count(self, inputs: Structure) -> int:
         """Sets and returns the number of losses."""
@@ -284,32 +287,14 @@ def _branch_off(combiner: Combiner, place: Place, branches, step) -> list:
     return tf.nest.pack_sequence_as(branches, branch(*place.blocks))
 
 
-class JointCombiner(Combiner):
-    """Base class of the combiners that act on all tensors of a place at once.
-
-    A method implements `combine_at` alone.
-
-    Args:
-        num_losses: T, as in `Combiner`.
-        sync_replicas: As in `Combiner`.
-        separate: As in `Combiner`.
-        **kwargs: `name`, `dtype`.
-
-    Example:
-        >>> @keras.saving.register_keras_serializable()
-        ... class EqualNorms(gd.JointCombiner):
-        ...     def combine_at(self, gradients, place):
-        ...         squares = linalg.squared_norms(gradients, self.replica_sum)
-        ...         return linalg.scale_each(gradients, tf.math.rsqrt(squares))
-    """
-
-    @abc.abstractmethod
-    def combine_at(self, gradients, place):
-        """See base class."""
-
-    def combine(self, gradients, activations):
-        """See base class; final."""
-        return self.combine_at(list(gradients), self.place_of(activations))
+def _as_many(combined, gradients, combiner: Combiner) -> list:
+    is_list = isinstance(combined, (list, tuple))
+    if not is_list or len(combined) != len(gradients):
+        raise ValueError(
+            f"`{type(combiner).__name__}.combine` must return one gradient "
+            f"for each of {len(gradients)} losses. Received: {combined}."
+        )
+    return list(combined)
 
 
 class RandomCombiner(RandomDraws, Combiner):

@@ -7,7 +7,7 @@ import abc
 import tensorflow as tf
 
 from graddrop_tf import linalg
-from graddrop_tf.bases.combiner import JointCombiner
+from graddrop_tf.bases.joint import JointCombiner
 
 
 class GramianCombiner(JointCombiner):

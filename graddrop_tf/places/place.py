@@ -120,10 +120,8 @@ class Place(abc.ABC):
 
     def add(self, first: Structure, second: Structure) -> Structure:
         """Returns the sum of two structures in the form of A."""
-        pairs = zip(
-            tf.nest.flatten(first), tf.nest.flatten(second), strict=True
-        )
-        return self.with_blocks([a + b for a, b in pairs]).activations
+        sums = [a + b for a, b in linalg.by_block([first, second])]
+        return self.with_blocks(sums).activations
 
     def of_blocks(
         self,
@@ -154,11 +152,7 @@ class Place(abc.ABC):
         """
         pairs = zip(gradients, self.of_each(len(gradients)), strict=True)
         for index, (gradient, activations) in enumerate(pairs):
-            for g, a in zip(
-                tf.nest.flatten(gradient),
-                tf.nest.flatten(activations),
-                strict=True,
-            ):
+            for g, a in linalg.by_block([gradient, activations]):
                 if not a.shape.is_compatible_with(g.shape):
                     raise ValueError(
                         "A gradient must have the shape of its activations. "
@@ -178,7 +172,7 @@ def check_features(tensors: Sequence[Structure], what: str) -> None:
     Raises:
         ValueError: If another dimension differs.
     """
-    for block in zip(*map(tf.nest.flatten, tensors), strict=True):
+    for block in linalg.by_block(tensors):
         shapes = [tf.TensorShape(t.shape) for t in block]
         first = shapes[0][1:]
         if any(not shape[1:].is_compatible_with(first) for shape in shapes):
@@ -190,11 +184,10 @@ def check_features(tensors: Sequence[Structure], what: str) -> None:
 
 def dense(gradients: Structure, like: Structure) -> Structure:
     """Returns gradients in the form of others, zeros in place of None."""
-    pairs = zip(tf.nest.flatten(gradients), tf.nest.flatten(like), strict=True)
     tensors = [
         tf.zeros_like(a)
         if g is None
         else tf.ensure_shape(tf.convert_to_tensor(g), a.shape)
-        for g, a in pairs
+        for g, a in linalg.by_block([gradients, like])
     ]
     return tf.nest.pack_sequence_as(like, tensors)

@@ -79,12 +79,9 @@ class Separated(Place):
 
     def split(self, gradients):
         """See base class."""
-        flat = zip(*map(tf.nest.flatten, gradients), strict=True)
-        activations = zip(*map(tf.nest.flatten, self.activations), strict=True)
-        return [
-            (list(block), Separated(list(of_each)))
-            for block, of_each in zip(flat, activations, strict=True)
-        ]
+        activations = linalg.by_block(self.activations)
+        pairs = zip(linalg.by_block(gradients), activations, strict=True)
+        return [(list(block), Separated(list(a))) for block, a in pairs]
 
     def sums_batch(self, wanted):
         """See base class; always, as no example has two losses."""

@@ -47,10 +47,8 @@ class Shared(Place):
 
     def sum(self, gradients):
         """See base class."""
-        blocks = zip(*map(tf.nest.flatten, gradients), strict=True)
-        return tf.nest.pack_sequence_as(
-            self.activations, [tf.add_n(block) for block in blocks]
-        )
+        sums = [tf.add_n(block) for block in linalg.by_block(gradients)]
+        return self.with_blocks(sums).activations
 
     def rows(self, gradients):
         """See base class."""
@@ -62,11 +60,8 @@ class Shared(Place):
 
     def split(self, gradients):
         """See base class."""
-        flat = zip(*map(tf.nest.flatten, gradients), strict=True)
-        return [
-            (list(block), Shared(activations))
-            for block, activations in zip(flat, self.blocks, strict=True)
-        ]
+        pairs = zip(linalg.by_block(gradients), self.blocks, strict=True)
+        return [(list(block), Shared(a)) for block, a in pairs]
 
     def sums_batch(self, wanted):
         """See base class; as wanted."""

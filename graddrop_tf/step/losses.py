@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from graddrop_tf import places
+from graddrop_tf import linalg, places
 
 # Rows of one product in a batched backward pass. On the CPUs measured, one
 # product of 320 rows with a wide matrix takes twice as long as four of 80.
@@ -151,7 +151,7 @@ class Vector(Losses):
         for first in range(0, count, size):
             some = seeds[first : min(first + size, count)]
             stacked = tf.vectorized_map(gradient, some)
-            gradients.extend(_unstack(stacked, some.shape[0]))
+            gradients.extend(linalg.unstack(stacked, some.shape[0]))
         return gradients
 
 
@@ -181,12 +181,3 @@ def losses_at_once(batch_size: int | None, count: int) -> int:
     if tf.config.list_logical_devices("GPU"):
         return count
     return min(count, max(2, _CPU_ROWS // (batch_size or _USUAL_BATCH_SIZE)))
-
-
-def _unstack(stacked: places.Structure, count: int) -> list[places.Structure]:
-    """Returns `count` structures of tensors, given one of stacks of them."""
-    blocks = [tf.unstack(b, num=count) for b in tf.nest.flatten(stacked)]
-    return [
-        tf.nest.pack_sequence_as(stacked, list(of_one))
-        for of_one in zip(*blocks, strict=True)
-    ]

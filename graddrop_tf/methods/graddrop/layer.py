@@ -12,7 +12,8 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from graddrop_tf.bases.combiner import JointCombiner, RandomCombiner
+from graddrop_tf.bases.combiner import RandomCombiner
+from graddrop_tf.bases.joint import JointCombiner
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
     check_leak,

@@ -85,18 +85,40 @@ def test_bad_tensors(gradients, activations, options, said):
         gd.graddrop(gradients, activations, **options)
 
 
-def test_combine_must_return_as_many():
-    class Loses(gd.Combiner):
-        def combine(self, gradients, activations):
-            return gradients[1:]
+class Loses(gd.Combiner):
+    def combine(self, gradients, activations):
+        return gradients[1:]
 
-    layer = Loses(num_losses=2)
+
+class LosesJointly(gd.JointCombiner):
+    def combine_at(self, gradients, place):
+        return gradients[1:]
+
+
+class Cuts(gd.JointCombiner):
+    def combine_at(self, gradients, place):
+        return [g[:1] for g in gradients]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (Loses, "one gradient for each of 2 losses"),
+        (LosesJointly, "one gradient for each of 2 losses"),
+        (Cuts, "the shape of its activations"),
+    ],
+)
+@pytest.mark.parametrize("chained", [False, True])
+def test_combine_must_return_as_many_of_the_same_shapes(method, said, chained):
+    layer = method(num_losses=2)
+    if chained:
+        layer = gd.Chain([method(), gd.GradDrop()], num_losses=2)
     with tf.GradientTape() as tape:
         x = tf.ones([2, 3])
         tape.watch(x)
         a, b = layer(x, training=True)
         total = tf.reduce_sum(a + b)
-    with pytest.raises(ValueError, match="one gradient for each of 2 losses"):
+    with pytest.raises(ValueError, match=said):
         tape.gradient(total, x)
 
 
