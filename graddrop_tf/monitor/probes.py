@@ -16,6 +16,7 @@ from graddrop_tf.methods.graddrop.layer import SignDropout
 from graddrop_tf.model import MultiLossModel
 from graddrop_tf.places import Place, Structure
 from graddrop_tf.step import losses as losses_lib
+from graddrop_tf.step.forward import distinct
 from graddrop_tf.step.gradients import LossGradients
 
 
@@ -93,7 +94,7 @@ class _ModelProbe(Probe):
 
     def measure(self, x, y, sample_weight, factor):
         model, state = self._model, self._model.recipe_state
-        activations = model.trunk(x, training=True)
+        activations = distinct(model.trunk(x, training=True))
         with tf.GradientTape(
             persistent=True, watch_accessed_variables=False
         ) as tape:

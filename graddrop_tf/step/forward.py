@@ -161,7 +161,7 @@ def forward(
     def record():
         # A persistent tape is slow over a recurrent trunk.
         with tf.GradientTape() as trunk_tape:
-            place = place_of(_distinct(trunk(x, training=True)))
+            place = place_of(distinct(trunk(x, training=True)))
             trunk_terms = _added_losses(trunk)
         heads_tape = tf.GradientTape(persistent=True)
         activations_tape = tf.GradientTape(
@@ -190,7 +190,7 @@ def forward(
     return dataclasses.replace(taped, penalty=term)
 
 
-def _distinct(activations):
+def distinct(activations: places.Structure) -> places.Structure:
     """Copies a tensor that is given twice, to tell its gradients apart."""
     seen: set[int] = set()
 

@@ -297,6 +297,21 @@ def test_several_places_have_names(tmp_path):
     assert row["upper/norm_before"] != row["upper_2/norm_before"]
 
 
+def test_a_tensor_given_twice_is_measured_once_each(tmp_path):
+    """The first loss takes one copy, the second the other: no conflict."""
+    inputs = keras.Input([3])
+    features = keras.layers.Dense(4)(inputs)
+    shared = [keras.Input([4]), keras.Input([4])]
+    model = gd.MultiLossModel(
+        keras.Model(inputs, [features, features]),
+        keras.Model(shared, [keras.layers.Dense(1)(s) for s in shared]),
+    )
+    model.compile("sgd", "mse", run_eagerly=True)
+    row = measure(model, [np.ones([2, 1], np.float32)] * 2, tmp_path)
+    assert row["mean_cosine"] == row["conflict_rate"] == 0.0
+    assert row["norm_before"] > 0.0
+
+
 def test_batch_separated_model_and_layer_agree(tmp_path):
     def build(form):
         keras.utils.set_random_seed(1)
