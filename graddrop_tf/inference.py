@@ -21,7 +21,8 @@ def inference_model(model: keras.Model) -> keras.Model:
         A functional `keras.Model` that shares the layers of `model`.
 
     Raises:
-        ValueError: Where `model` is not functional.
+        ValueError: Where `model` is not functional, or a combiner is called
+            inside of a layer or model that is not.
 
     Example:
         >>> gd.inference_model(model).save("model.keras")
@@ -32,6 +33,11 @@ def inference_model(model: keras.Model) -> keras.Model:
             f"{model!r} of type {type(model).__name__}."
         )
 
+    if not any(map(_holds_combiner, model.operations)):
+        plain = keras.Model(model.input, model.output, name=model.name)
+        plain.output_names = list(model.output_names)
+        return plain
+
     def call(layer, *args, **kwargs):
         if not isinstance(layer, Combiner):
             return layer(*args, **kwargs)
@@ -39,9 +45,15 @@ def inference_model(model: keras.Model) -> keras.Model:
         return layer.call(args[0])
 
     def share(layer):
+        if isinstance(layer, Combiner) or not _holds_combiner(layer):
+            return layer
         if has_combiner(layer):
             return inference_model(layer)
-        return layer
+        raise ValueError(
+            "A combiner inside of a layer cannot be taken out: call it in a "
+            f"functional model. Received: the layer {layer.name!r} of type "
+            f"{type(layer).__name__}, which holds one."
+        )
 
     clone = keras.models.clone_model(
         model, clone_function=share, call_function=call
@@ -50,6 +62,13 @@ def inference_model(model: keras.Model) -> keras.Model:
     plain = keras.Model(clone.input, clone.output, name=model.name)
     plain.output_names = list(model.output_names)
     return plain
+
+
+def _holds_combiner(operation) -> bool:
+    """Returns whether a layer is or holds a combiner, wherever it is called."""
+    return isinstance(operation, keras.layers.Layer) and any(
+        isinstance(inner, Combiner) for inner in operation._flatten_layers()
+    )
 
 
 def has_combiner(layer: keras.layers.Layer) -> bool:

@@ -19,7 +19,7 @@ from graddrop_tf.step.vector_loss import VectorLoss
 
 @keras.saving.register_keras_serializable("graddrop_tf")
 class MultiLossModel(keras.Model):
-    """A functional model trained on several losses by a recipe.
+    """A Keras model in two halves, trained on several losses by a recipe.
 
     `fit`, `evaluate`, `predict`, saving and export are Keras' own. The train
     step differs: it computes the gradient of each loss with respect to the
@@ -29,11 +29,12 @@ class MultiLossModel(keras.Model):
     gradients are added, unmasked, after the combination.
 
     Args:
-        trunk: A functional `keras.Model` from the inputs to the activations
-            A that the losses share: a tensor, or lists and dicts of tensors,
-            such as a feature pyramid or all skips of a U-Net.
-        heads: A functional `keras.Model` from A to the outputs: a tensor, or
-            a list or flat dict of tensors.
+        trunk: A functional `keras.Model`, or a `keras.Sequential` that begins
+            with `keras.Input`, from the inputs to the activations A that the
+            losses share: a tensor, or lists and dicts of tensors, such as a
+            feature pyramid or all skips of a U-Net.
+        heads: Any Keras model or layer from A to the outputs: a tensor, or
+            lists and dicts of tensors.
         recipe: A `gd.Recipe`, its text, or a single method such as
             `gd.GradDrop()`; the plain sum by default.
         loss_chunk_size: How many per-loss gradients may exist at once, to
@@ -66,14 +67,16 @@ class MultiLossModel(keras.Model):
         parts.check_parts(trunk, heads)
         if not isinstance(recipe, RecipeState):
             recipe = Recipe.of(recipe)
-        inputs = keras.tree.map_structure(
-            lambda x: keras.Input(
-                batch_shape=x.shape, dtype=x.dtype, name=x.name
-            ),
-            trunk.input,
-        )
-        super().__init__(inputs, heads(trunk(inputs)), **kwargs)
-        self.output_names = parts.list_outputs(heads)
+        # The trunk's own inputs: sparse, ragged or optional as they are.
+        inputs = parts.inputs_of(trunk)
+        activations = trunk(inputs)
+        super().__init__(inputs, heads(activations), **kwargs)
+        self.output_names = parts.list_outputs(self, heads)
+        if not isinstance(trunk, keras.Sequential):
+            # Of a list of one tensor Keras gives the tensor.
+            activations = trunk.output
+        # Past Keras, which would keep a list in a wrapper of its own.
+        object.__setattr__(self, "_activations", activations)
         self.trunk = trunk
         self.heads = heads
         if isinstance(recipe, Recipe):
@@ -81,7 +84,7 @@ class MultiLossModel(keras.Model):
         self.recipe_state = recipe
         self.loss_chunk_size = loss_chunk_size
         self.separate = bool(separate)
-        self.place_of(trunk.output)
+        self.place_of(activations)
         if loss_chunk_size is not None:
             parts.check_chunks(loss_chunk_size, self.separate, recipe)
         fitting.train_on_replicas(self)
@@ -113,7 +116,8 @@ class MultiLossModel(keras.Model):
 
         Args:
             optimizer: As in Keras; the recipe's clipping is attached to it.
-            loss: One Keras loss for each output, or a `gd.VectorLoss`.
+            loss: One Keras loss for each output, or a `gd.VectorLoss`; None
+                trains on regularisers and `add_loss` alone.
             loss_weights: As in Keras; for a `gd.VectorLoss` a number, one for
                 each loss, or a dict by name.
             metrics: As in Keras.
@@ -125,13 +129,10 @@ class MultiLossModel(keras.Model):
             ValueError: If the losses do not fit the outputs or the recipe, or
                 XLA is asked for with several replicas.
         """
-        self._check_xla(jit_compile)
+        _check_xla(self.distribute_strategy, jit_compile)
         if isinstance(loss, VectorLoss) and loss_weights is not None:
             loss, loss_weights = loss.with_loss_weights(loss_weights), None
-        names = parts.name_losses(loss, self.output_names, self.outputs)
-        if loss is not None:
-            place = self.place_of(self.trunk.output)
-            place.check_losses(len(names), isinstance(loss, VectorLoss))
+        compiled_loss = self._compiled_loss(loss, loss_weights)
         super().compile(
             optimizer=optimizer,
             loss=loss,
@@ -142,21 +143,24 @@ class MultiLossModel(keras.Model):
             **kwargs,
         )
         state = self.recipe_state
-        if loss is not None:
-            self._compile_loss = PerLossCompileLoss(
-                loss, loss_weights, self.output_names, names
-            )
+        if compiled_loss is not None:
+            self._compile_loss = compiled_loss
+            names = compiled_loss.loss_names
             with self.distribute_strategy.scope():
                 state.set_losses(len(names), names)
         clipping.clip_after_reduction(self.optimizer, state.global_clipnorm)
 
-    def _check_xla(self, jit_compile) -> None:
-        count = self.distribute_strategy.num_replicas_in_sync
-        if count > 1 and jit_compile is True:
-            raise ValueError(
-                "`jit_compile=True` works with one replica only: leave it at "
-                f"'auto' under a strategy of {count} replicas."
+    def _compiled_loss(self, loss, loss_weights) -> PerLossCompileLoss | None:
+        parts.check_losses(loss, self.output_names, self.output)
+        if loss is None:
+            return None
+        with self.distribute_strategy.scope():
+            compiled = PerLossCompileLoss(
+                loss, loss_weights, self.output_names, self.output
             )
+        place = self.place_of(self._activations)
+        place.check_losses(len(compiled.loss_names), compiled.is_vector)
+        return compiled
 
     def compile_from_config(self, config):
         """Compiles a loaded model with its saved arguments."""
@@ -165,6 +169,9 @@ class MultiLossModel(keras.Model):
 
     def train_step(self, data):
         """Runs one step: losses, a gradient for each, combine, update."""
+        if self._compile_loss is None:
+            # Regularisers and `add_loss` alone: there is nothing to combine.
+            return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = keras.tree.map_structure(_as_tensor, x)
         state, variables = self.recipe_state, self.trainable_variables
@@ -194,9 +201,8 @@ class MultiLossModel(keras.Model):
 
     def place_of(self, activations) -> places.Place:
         """Returns the place of what the trunk gives."""
-        # Of a list of one tensor Keras gives the tensor.
         blocks = tf.nest.flatten(activations)
-        activations = tf.nest.pack_sequence_as(self.trunk.output, blocks)
+        activations = tf.nest.pack_sequence_as(self._activations, blocks)
         return places.of(activations, self.separate)
 
     def _forward(self, x, losses_of) -> Taped:
@@ -234,8 +240,7 @@ class MultiLossModel(keras.Model):
         """
         if self._compile_loss is None:
             raise ValueError(
-                "Training needs losses: give `loss` to `compile`. Received: "
-                "none."
+                "There are no losses: give `loss` to `compile`. Received: none."
             )
         return self._compile_loss.per_loss(y, y_pred, sample_weight)
 
@@ -264,5 +269,14 @@ class MultiLossModel(keras.Model):
         return cls(**{**config, **layers})
 
 
+def _check_xla(strategy: tf.distribute.Strategy, jit_compile) -> None:
+    count = strategy.num_replicas_in_sync
+    if count > 1 and jit_compile is True:
+        raise ValueError(
+            "`jit_compile=True` works with one replica only: leave it at "
+            f"'auto' under a strategy of {count} replicas."
+        )
+
+
 def _as_tensor(x):
-    return x if x is None else tf.convert_to_tensor(x)
+    return x if x is None or tf.is_tensor(x) else tf.convert_to_tensor(x)

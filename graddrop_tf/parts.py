@@ -14,18 +14,22 @@ def check_parts(trunk, heads) -> None:
     """Checks that trunk and heads fit each other.
 
     Raises:
-        ValueError: If one is not functional, they share a layer with weights,
-            or the heads do not take what the trunk gives.
+        ValueError: If one is no layer, the inputs of the trunk are unknown,
+            they share a layer with weights, or the heads do not take what the
+            trunk gives.
     """
     for name, part in (("trunk", trunk), ("heads", heads)):
-        if not isinstance(part, keras.Model) or not getattr(
-            part, "inputs", None
-        ):
+        if not isinstance(part, keras.layers.Layer):
             raise ValueError(
-                f"`{name}` must be a functional keras.Model, built from "
-                f"keras.Input. Received: {part!r} of type "
-                f"{type(part).__name__}."
+                f"`{name}` must be a Keras model or layer. Received: {part!r} "
+                f"of type {type(part).__name__}."
             )
+    if not getattr(trunk, "inputs", None):
+        raise ValueError(
+            "`trunk` must know its inputs: a functional keras.Model, or a "
+            "keras.Sequential that begins with keras.Input. Received: "
+            f"{trunk!r} of type {type(trunk).__name__}."
+        )
     trunk_layers = {id(layer): layer for layer in trunk._flatten_layers()}
     shared = [
         layer.name
@@ -37,9 +41,9 @@ def check_parts(trunk, heads) -> None:
             "A layer with weights belongs to the trunk or to the heads. "
             f"Received: {shared} in both."
         )
-    produced, taken = (
-        keras.tree.flatten(t) for t in (trunk.output, heads.input)
-    )
+    produced, taken = trunk.outputs, getattr(heads, "inputs", None)
+    if taken is None:
+        return
     if len(produced) != len(taken) or any(
         not _compatible(p.shape, t.shape)
         for p, t in zip(produced, taken, strict=False)
@@ -80,28 +84,50 @@ def check_chunks(size: int, separate: bool, state: RecipeState) -> None:
         )
 
 
-def list_outputs(heads: keras.Model) -> list[str]:
-    """Returns the names of the outputs."""
-    output = heads.output
-    if isinstance(output, dict):
+def inputs_of(trunk: keras.Model):
+    """Returns the symbolic inputs of a functional or sequential model."""
+    if isinstance(trunk, keras.Sequential):
+        return trunk.inputs[0]
+    return trunk.input
+
+
+def list_outputs(model: keras.Model, heads: keras.layers.Layer) -> list[str]:
+    """Returns the names of the outputs of a functional model.
+
+    Args:
+        model: The model.
+        heads: Its last layer, whose own names come first.
+    """
+    output = model.output
+    if _is_flat_dict(output):
         # Keras orders a dict of outputs by key.
         return sorted(output)
-    return list(heads.output_names)
+    return list(getattr(heads, "output_names", model.output_names))
 
 
-def name_losses(loss, names: list[str], outputs) -> list[str]:
-    """Returns the names of the losses in the order of the outputs.
+def _is_flat_dict(structure) -> bool:
+    return isinstance(structure, dict) and not any(
+        map(keras.tree.is_nested, structure.values())
+    )
+
+
+def check_losses(loss, names: list[str], output) -> None:
+    """Checks that losses fit the outputs, where those are not nested.
 
     Args:
         loss: As in `MultiLossModel.compile`.
         names: The names of the outputs.
-        outputs: The outputs of the heads.
+        output: The outputs of the model.
 
     Raises:
-        ValueError: If the losses do not fit the outputs.
+        ValueError: If they do not.
     """
-    if isinstance(loss, VectorLoss):
-        return _name_vector(loss, names, outputs)
+    if isinstance(loss, VectorLoss) or loss is None:
+        return
+    if len(names) != len(set(names)) or any(
+        map(keras.tree.is_nested, _children(output))
+    ):
+        return
     if isinstance(loss, dict):
         unknown = sorted(set(loss) - set(names))
         if unknown:
@@ -109,32 +135,15 @@ def name_losses(loss, names: list[str], outputs) -> list[str]:
                 f"There is no output for the losses {unknown}. The outputs are "
                 f"{names}."
             )
-        losses = [n for n in names if loss.get(n) is not None]
-    elif isinstance(loss, (list, tuple)):
-        if len(loss) != len(names):
-            raise ValueError(
-                "`loss` must be one for each output, or one for all. "
-                f"Received: {len(loss)} losses for the outputs {names}."
-            )
-        pairs = zip(names, loss, strict=True)
-        losses = [n for n, item in pairs if item is not None]
-    else:
-        losses = names
-    return losses
+    elif isinstance(loss, (list, tuple)) and len(loss) != len(names):
+        raise ValueError(
+            "`loss` must be one for each output, or one for all. "
+            f"Received: {len(loss)} losses for the outputs {names}."
+        )
 
 
-def _name_vector(loss, names, outputs) -> list[str]:
-    if len(outputs) != 1:
-        raise ValueError(
-            "A gd.VectorLoss takes a model with one output. Received: the "
-            f"outputs {names}."
-        )
-    if loss.names is not None:
-        return list(loss.names)
-    count = outputs[0].shape[-1]
-    if count is None:
-        raise ValueError(
-            "Give the gd.VectorLoss `names`: the last dimension of the output "
-            f"is unknown, of shape {outputs[0].shape}."
-        )
-    return [str(i) for i in range(count)]
+def _children(structure) -> list:
+    if isinstance(structure, dict):
+        return list(structure.values())
+    is_list = isinstance(structure, (list, tuple))
+    return list(structure) if is_list else []

@@ -52,6 +52,29 @@ class _Alignment(CompileLoss):
         self._flat_losses = [root]
         self._metrics.clear()
 
+    def names(self, outputs) -> list[str]:
+        """Returns the names of the losses of outputs, in their order."""
+        self.build(outputs, outputs)
+        return [self.terms[i].name for i in self.order(outputs)]
+
+    def order(self, outputs) -> list[int]:
+        """Returns the losses' indices in the order of the outputs.
+
+        A dict of losses may name the outputs in another order.
+        """
+        ranks = {
+            path: rank
+            for rank, (path, _) in enumerate(
+                keras.tree.flatten_with_path(outputs)
+            )
+        }
+        if not isinstance(outputs, dict):
+            names = self.output_names or []
+            ranks.update({(name,): rank for rank, name in enumerate(names)})
+        return sorted(
+            range(len(self.terms)), key=lambda i: ranks[self.terms[i].path]
+        )
+
     def _keep(self, y_true, y_pred, sample_weight=None):
         self._kept = y_true, y_pred, sample_weight
         return 0.0
@@ -78,17 +101,32 @@ class PerLossCompileLoss(CompileLoss):
         loss: As in `keras.Model.compile`.
         loss_weights: As in `keras.Model.compile`.
         output_names: Names of the model's outputs.
-        names: Names of the losses in the order of the outputs.
+        outputs: The outputs, or symbolic tensors in their place.
+
+    Attributes:
+        loss_names: The names of the losses in the order of the outputs.
+
+    Raises:
+        ValueError: If the losses do not fit the outputs.
     """
 
-    def __init__(self, loss, loss_weights, output_names, names):
+    def __init__(self, loss, loss_weights, output_names, outputs):
         super().__init__(loss, loss_weights, output_names=output_names)
+        self._alignment = self._align()
+        if self.is_vector:
+            names = loss.names_for(outputs)
+        else:
+            names = self._align().names(outputs)
         self.loss_names = tuple(names)
-        self._alignment = _Alignment(
-            loss, loss_weights, output_names=output_names
-        )
         if len(names) > 1:
             self._tracker.add_to_store("metrics", _LossMeans(names))
+
+    def _align(self) -> _Alignment:
+        return _Alignment(
+            self._user_loss,
+            self._user_loss_weights,
+            output_names=self.output_names,
+        )
 
     @property
     def is_vector(self) -> bool:
@@ -137,19 +175,18 @@ class PerLossCompileLoss(CompileLoss):
                 "The losses must be one for each output. Received: "
                 f"{len(terms)} losses for {list(self.loss_names)}."
             )
-        # A dict of losses may name the outputs in another order.
-        order = {name: i for i, name in enumerate(self.loss_names)}
-        ranks = [order.get(term.name, i) for i, term in enumerate(terms)]
-        by_rank = sorted(
-            zip(ranks, terms, arguments, strict=True), key=lambda item: item[0]
-        )
+        order = self._alignment.order(y_pred)
+        terms = [terms[i] for i in order]
+        arguments = [arguments[i] for i in order]
         values = [
-            tf.cast(term.loss(*given), self.dtype) for _, term, given in by_rank
+            tf.cast(term.loss(*given), self.dtype)
+            for term, given in zip(terms, arguments, strict=True)
         ]
-        self._track(values, [tf.shape(given[1])[0] for *_, given in by_rank])
+        counts = [tf.shape(keras.tree.flatten(a[1])[0])[0] for a in arguments]
+        self._track(values, counts)
         return [
             value if term.loss_weights is None else value * term.loss_weights
-            for value, (_, term, _) in zip(values, by_rank, strict=True)
+            for value, term in zip(values, terms, strict=True)
         ]
 
     def _track(self, values, nums_examples) -> None:

@@ -86,6 +86,31 @@ class VectorLoss(keras.losses.Loss):
                 f"{self.loss_weights}."
             )
 
+    def names_for(self, outputs) -> list[str]:
+        """Returns the names of the losses, numbers where none are given.
+
+        Args:
+            outputs: The outputs of the model: a tensor `[batch, ..., T]`.
+
+        Raises:
+            ValueError: If there are several, or T is unknown.
+        """
+        flat = keras.tree.flatten(outputs)
+        if len(flat) != 1:
+            raise ValueError(
+                "A gd.VectorLoss takes a model with one output. Received: "
+                f"{len(flat)} outputs."
+            )
+        if self.names is not None:
+            return list(self.names)
+        count = flat[0].shape[-1]
+        if count is None:
+            raise ValueError(
+                "Give the gd.VectorLoss `names`: the last dimension of the "
+                f"output is unknown, of shape {flat[0].shape}."
+            )
+        return [str(i) for i in range(count)]
+
     def with_loss_weights(self, loss_weights) -> VectorLoss:
         """Returns the same loss with other weights."""
         return VectorLoss(self.fn, self.names, loss_weights, self.name)

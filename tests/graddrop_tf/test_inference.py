@@ -61,6 +61,27 @@ def test_shares_weights_and_holds_no_combiner():
         np.testing.assert_array_equal(outputs[name], expected[name])
 
 
+class Split(keras.layers.Layer):
+    """Calls a combiner in its own `call`."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.drop = gd.GradDrop(num_losses=2)
+
+    def call(self, z):
+        return self.drop(z)
+
+
+def test_a_combiner_inside_of_a_layer_is_refused():
+    inputs = keras.Input([6])
+    split = Split(name="split")
+    flat = keras.Model(inputs, split(inputs))
+    nested = keras.Model(inputs, flat(inputs))
+    for model in (flat, nested):
+        with pytest.raises(ValueError, match="layer 'split' of type Split"):
+            gd.inference_model(model)
+
+
 def test_takes_functional_models_only():
     class Subclassed(keras.Model):
         def call(self, x):

@@ -467,8 +467,9 @@ def test_bad_models():
     tied_trunk = keras.Model(inputs, layer(dense(4)(inputs)))
     tied_heads = keras.Model(shared, layer(shared))
     for bad, said in [
-        ((trunk, dense(1)), "functional keras.Model"),
-        ((keras.Sequential([dense(1)]), heads), "functional keras.Model"),
+        ((trunk, "heads"), "Keras model or layer"),
+        ((keras.Sequential([dense(1)]), heads), "know its inputs"),
+        ((dense(4), heads), "know its inputs"),
         ((heads, heads), "in both"),
         ((tied_trunk, tied_heads), "in both"),
         ((parts(features=5)[0], heads), "must take what"),
@@ -499,7 +500,9 @@ def test_bad_losses():
         separated("graddrop").compile("sgd", loss=["mse", None])
     model.compile("sgd")
     x, y = data()
-    with pytest.raises(ValueError, match="give `loss` to `compile`"):
+    with pytest.raises(
+        ValueError, match="Provide a `loss` argument in `compile"
+    ):
         model.train_on_batch(x, y)
     recipe = gd.Recipe(combiners=[gd.GradDrop(leak=[0.0, 0.0, 1.0])])
     with pytest.raises(ValueError, match="3 leaks for 2 losses"):
