@@ -33,11 +33,6 @@ def inference_model(model: keras.Model) -> keras.Model:
             f"{model!r} of type {type(model).__name__}."
         )
 
-    if not any(map(_holds_combiner, model.operations)):
-        plain = keras.Model(model.input, model.output, name=model.name)
-        plain.output_names = list(model.output_names)
-        return plain
-
     def call(layer, *args, **kwargs):
         if not isinstance(layer, Combiner):
             return layer(*args, **kwargs)
@@ -55,8 +50,9 @@ def inference_model(model: keras.Model) -> keras.Model:
             f"{type(layer).__name__}, which holds one."
         )
 
+    # Its own inputs: sparse, ragged or optional as they are.
     clone = keras.models.clone_model(
-        model, clone_function=share, call_function=call
+        model, model.input, clone_function=share, call_function=call
     )
     # The clone is compiled with the losses of the model.
     plain = keras.Model(clone.input, clone.output, name=model.name)
@@ -73,6 +69,4 @@ def _holds_combiner(operation) -> bool:
 
 def has_combiner(layer: keras.layers.Layer) -> bool:
     """Returns whether a layer is a functional model that holds a combiner."""
-    return hasattr(layer, "operations") and any(
-        isinstance(inner, Combiner) for inner in layer._flatten_layers()
-    )
+    return hasattr(layer, "operations") and _holds_combiner(layer)

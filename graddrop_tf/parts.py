@@ -99,20 +99,19 @@ def list_outputs(model: keras.Model, heads: keras.layers.Layer) -> list[str]:
         heads: Its last layer, whose own names come first.
     """
     output = model.output
-    if _is_flat_dict(output):
+    if isinstance(output, dict) and _is_flat(output):
         # Keras orders a dict of outputs by key.
         return sorted(output)
     return list(getattr(heads, "output_names", model.output_names))
 
 
-def _is_flat_dict(structure) -> bool:
-    return isinstance(structure, dict) and not any(
-        map(keras.tree.is_nested, structure.values())
-    )
+def _is_flat(structure) -> bool:
+    paths = keras.tree.flatten_with_path(structure)
+    return all(len(path) <= 1 for path, _ in paths)
 
 
 def check_losses(loss, names: list[str], output) -> None:
-    """Checks that losses fit the outputs, where those are not nested.
+    """Checks that losses fit outputs that names tell apart.
 
     Args:
         loss: As in `MultiLossModel.compile`.
@@ -122,11 +121,9 @@ def check_losses(loss, names: list[str], output) -> None:
     Raises:
         ValueError: If they do not.
     """
-    if isinstance(loss, VectorLoss) or loss is None:
+    if isinstance(loss, VectorLoss) or not _is_flat(output):
         return
-    if len(names) != len(set(names)) or any(
-        map(keras.tree.is_nested, _children(output))
-    ):
+    if len(names) != len(set(names)):
         return
     if isinstance(loss, dict):
         unknown = sorted(set(loss) - set(names))
@@ -140,10 +137,3 @@ def check_losses(loss, names: list[str], output) -> None:
             "`loss` must be one for each output, or one for all. "
             f"Received: {len(loss)} losses for the outputs {names}."
         )
-
-
-def _children(structure) -> list:
-    if isinstance(structure, dict):
-        return list(structure.values())
-    is_list = isinstance(structure, (list, tuple))
-    return list(structure) if is_list else []

@@ -142,7 +142,7 @@ class _LayerProbe(Probe):
         # A clone of a compiled model would bring a second optimizer.
         plain = keras.Model(model.input, model.output, name=model.name)
         return keras.models.clone_model(
-            plain, clone_function=share, call_function=call
+            plain, plain.input, clone_function=share, call_function=call
         )
 
     def _record(self, combiner, step, place, branches) -> None:

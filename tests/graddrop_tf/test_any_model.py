@@ -140,12 +140,9 @@ def build(case, ours, recipe="baseline"):
     else:
         inputs = model_inputs(trunk)
         model = keras.Model(inputs, heads(trunk(inputs)))
+        # Ours takes the names of the outputs of the heads.
         names = getattr(heads, "output_names", model.output_names)
-        if not isinstance(model.output, dict):
-            # Ours takes the names of the outputs of the heads.
-            model.output_names = names
-        elif case is nested_outputs:
-            model.output_names = names
+        model.output_names = names
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss)
     return model, x, y
 
@@ -246,3 +243,19 @@ def test_terms_of_layers_alone_train_as_in_plain_keras():
     assert_same(*histories)
     assert histories[0]["loss"][0] > 0
     assert_same(ours.get_weights(), plain.get_weights())
+
+
+@pytest.mark.parametrize(
+    "case", [sparse_inputs, ragged_inputs, optional_inputs]
+)
+def test_the_layer_leaves_inputs_as_they_are(case):
+    trunk, _, loss, x, y = case()
+    branches = gd.GradDrop(num_losses=2)(keras.ops.tanh(trunk.output))
+    outputs = [L.Dense(1)(branch) for branch in branches]
+    model = keras.Model(trunk.input, outputs)
+    model.compile("sgd", loss)
+    data = dataset(x, y)
+    model.fit(data, verbose=0)
+    plain = gd.inference_model(model)
+    assert not any(isinstance(layer, gd.Combiner) for layer in plain.layers)
+    assert_same(plain.predict(data, verbose=0), model.predict(data, verbose=0))
