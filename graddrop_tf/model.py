@@ -173,7 +173,7 @@ class MultiLossModel(keras.Model):
             # Regularisers and `add_loss` alone: there is nothing to combine.
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        x = keras.tree.map_structure(_as_tensor, x)
+        x = keras.tree.map_structure(parts.as_tensor, x)
         state, variables = self.recipe_state, self.trainable_variables
 
         def losses_of(y_pred):
@@ -276,7 +276,3 @@ def _check_xla(strategy: tf.distribute.Strategy, jit_compile) -> None:
             "`jit_compile=True` works with one replica only: leave it at "
             f"'auto' under a strategy of {count} replicas."
         )
-
-
-def _as_tensor(x):
-    return x if x is None or tf.is_tensor(x) else tf.convert_to_tensor(x)

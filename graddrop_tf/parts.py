@@ -137,3 +137,8 @@ def check_losses(loss, names: list[str], output) -> None:
             "`loss` must be one for each output, or one for all. "
             f"Received: {len(loss)} losses for the outputs {names}."
         )
+
+
+def as_tensor(x):
+    """Returns an array as a tensor; None, sparse and ragged tensors stay."""
+    return x if x is None or tf.is_tensor(x) else tf.convert_to_tensor(x)

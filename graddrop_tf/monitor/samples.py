@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from graddrop_tf import parts
+
 
 class Batches:
     """The batches to measure on, by ascending number.
@@ -24,7 +26,7 @@ class Batches:
     def __init__(self, data):
         _check_data(data)
         if not isinstance(data, tf.data.Dataset):
-            data = keras.tree.map_structure(_as_tensor, data)
+            data = keras.tree.map_structure(parts.as_tensor, data)
         self._data = data
         self._rest = None
 
@@ -73,10 +75,6 @@ def _check_data(data) -> None:
         "`data` takes a batch `(x, y)` or `(x, y, sample_weight)`, or a "
         f"tf.data.Dataset of such batches. Received: a {received}."
     )
-
-
-def _as_tensor(x):
-    return x if x is None else tf.convert_to_tensor(x)
 
 
 class Table:

@@ -62,18 +62,9 @@ class _Alignment(CompileLoss):
 
         A dict of losses may name the outputs in another order.
         """
-        ranks = {
-            path: rank
-            for rank, (path, _) in enumerate(
-                keras.tree.flatten_with_path(outputs)
-            )
-        }
-        if not isinstance(outputs, dict):
-            names = self.output_names or []
-            ranks.update({(name,): rank for rank, name in enumerate(names)})
-        return sorted(
-            range(len(self.terms)), key=lambda i: ranks[self.terms[i].path]
-        )
+        paths = [path for path, _ in keras.tree.flatten_with_path(outputs)]
+        ranks = [paths.index(term.path) for term in self.terms]
+        return sorted(range(len(ranks)), key=ranks.__getitem__)
 
     def _keep(self, y_true, y_pred, sample_weight=None):
         self._kept = y_true, y_pred, sample_weight

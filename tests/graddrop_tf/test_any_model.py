@@ -255,7 +255,30 @@ def test_the_layer_leaves_inputs_as_they_are(case):
     model = keras.Model(trunk.input, outputs)
     model.compile("sgd", loss)
     data = dataset(x, y)
-    model.fit(data, verbose=0)
+    monitor = gd.GradientMonitor((x, y))
+    history = model.fit(data, callbacks=[monitor], verbose=0).history
+    assert history["gradients/norm_before"][0] > 0
     plain = gd.inference_model(model)
     assert not any(isinstance(layer, gd.Combiner) for layer in plain.layers)
     assert_same(plain.predict(data, verbose=0), model.predict(data, verbose=0))
+
+
+@pytest.mark.parametrize("form", [list, dict])
+def test_losses_by_name_may_stand_in_any_order(form):
+    """What a method is told by position follows the outputs."""
+
+    def train(order):
+        keras.utils.set_random_seed(3)
+        shared = keras.Input([6])
+        outputs = {name: L.Dense(1, name=name)(shared) for name in "ab"}
+        if form is list:
+            outputs = [*outputs.values()]
+        recipe = "graddrop(leak=[1.0, 0.0], seed=1)"
+        trunk = trunk_of(keras.Input([8]))
+        model = gd.MultiLossModel(trunk, keras.Model(shared, outputs), recipe)
+        losses = {"a": "mse", "b": "mae"}
+        model.compile("sgd", {name: losses[name] for name in order})
+        model.fit(X, {"a": YA, "b": YB}, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    assert_same(train("ba"), train("ab"))
