@@ -11,13 +11,17 @@ With one replica everything stays as Keras has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 from graddrop_tf import replicas
 
 
-def train_on_replicas(model: keras.Model) -> keras.Model:
+def train_on_replicas(
+    model: keras.Model, before_training: Callable[[], None] | None = None
+) -> keras.Model:
     """Makes `fit` and `evaluate` of a Keras model correct on all replicas.
 
     A `gd.MultiLossModel` has it already. For another model call it once,
@@ -25,6 +29,8 @@ def train_on_replicas(model: keras.Model) -> keras.Model:
 
     Args:
         model: A Keras model made in the scope of its strategy.
+        before_training: Called by `fit` once the model is built, where
+            variables may still be created.
 
     Returns:
         The same model.
@@ -46,6 +52,8 @@ def train_on_replicas(model: keras.Model) -> keras.Model:
         if model.train_function is None or force:
             _refuse_xla(model)
             synchronize_optimizer(model.optimizer)
+            if before_training is not None:
+                before_training()
             model.train_function = _execution(model, model.train_step)
         return model.train_function
 

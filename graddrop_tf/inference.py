@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.trunk_and_heads import TrunkAndHeads
 
 
 def inference_model(model: keras.Model) -> keras.Model:
@@ -14,7 +15,8 @@ def inference_model(model: keras.Model) -> keras.Model:
     where this package is not installed.
 
     Args:
-        model: A `gd.MultiLossModel`, or a functional Keras model with
+        model: A `gd.MultiLossModel`, which has seen a batch where its trunk
+            does not know its inputs; or a functional Keras model with
             combiners such as `gd.GradDrop` in it.
 
     Returns:
@@ -27,6 +29,11 @@ def inference_model(model: keras.Model) -> keras.Model:
     Example:
         >>> gd.inference_model(model).save("model.keras")
     """
+    if isinstance(model, TrunkAndHeads) and not model.is_functional:
+        inputs = model.symbolic_inputs()
+        model = keras.Model(
+            inputs, model.heads(model.trunk(inputs)), name=model.name
+        )
     if not isinstance(model, keras.Model) or not hasattr(model, "operations"):
         raise ValueError(
             "`inference_model` takes a functional Keras model. Received: "

@@ -11,14 +11,15 @@ from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.recipe import Recipe
 from graddrop_tf.step import clipping, epochs
 from graddrop_tf.step.compiled_loss import PerLossCompileLoss
-from graddrop_tf.step.forward import Taped, forward
+from graddrop_tf.step.forward import forward
 from graddrop_tf.step.second_pass import SecondPass
 from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
+from graddrop_tf.trunk_and_heads import TrunkAndHeads
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
-class MultiLossModel(keras.Model):
+class MultiLossModel(TrunkAndHeads):
     """A Keras model in two halves, trained on several losses by a recipe.
 
     `fit`, `evaluate`, `predict`, saving and export are Keras' own. The train
@@ -29,10 +30,10 @@ class MultiLossModel(keras.Model):
     gradients are added, unmasked, after the combination.
 
     Args:
-        trunk: A functional `keras.Model`, or a `keras.Sequential` that begins
-            with `keras.Input`, from the inputs to the activations A that the
-            losses share: a tensor, or lists and dicts of tensors, such as a
-            feature pyramid or all skips of a U-Net.
+        trunk: Any Keras model or layer from the inputs to the activations A
+            that the losses share: a tensor, or lists and dicts of tensors,
+            such as a feature pyramid or all skips of a U-Net. Where it does
+            not know its inputs, the first batch builds the model.
         heads: Any Keras model or layer from A to the outputs: a tensor, or
             lists and dicts of tensors.
         recipe: A `gd.Recipe`, its text, or a single method such as
@@ -57,37 +58,26 @@ class MultiLossModel(keras.Model):
 
     def __init__(
         self,
-        trunk: keras.Model,
-        heads: keras.Model,
+        trunk: keras.layers.Layer,
+        heads: keras.layers.Layer,
         recipe: Recipe | Combiner | Weighting | str | None = None,
         loss_chunk_size: int | None = None,
         separate: bool = False,
         **kwargs,
     ):
-        parts.check_parts(trunk, heads)
         if not isinstance(recipe, RecipeState):
             recipe = Recipe.of(recipe)
-        # The trunk's own inputs: sparse, ragged or optional as they are.
-        inputs = parts.inputs_of(trunk)
-        activations = trunk(inputs)
-        super().__init__(inputs, heads(activations), **kwargs)
-        self.output_names = parts.list_outputs(self, heads)
-        if not isinstance(trunk, keras.Sequential):
-            # Of a list of one tensor Keras gives the tensor.
-            activations = trunk.output
-        # Past Keras, which would keep a list in a wrapper of its own.
-        object.__setattr__(self, "_activations", activations)
-        self.trunk = trunk
-        self.heads = heads
+        super().__init__(trunk, heads, **kwargs)
         if isinstance(recipe, Recipe):
             recipe = recipe.make_state()
         self.recipe_state = recipe
         self.loss_chunk_size = loss_chunk_size
         self.separate = bool(separate)
-        self.place_of(activations)
+        if self.is_functional:
+            self.place_of(self._activations)
         if loss_chunk_size is not None:
             parts.check_chunks(loss_chunk_size, self.separate, recipe)
-        fitting.train_on_replicas(self)
+        fitting.train_on_replicas(self, before_training=self._set_losses)
         epochs.end_in_fit(self, recipe)
 
     @property
@@ -145,27 +135,44 @@ class MultiLossModel(keras.Model):
         state = self.recipe_state
         if compiled_loss is not None:
             self._compile_loss = compiled_loss
-            names = compiled_loss.loss_names
-            with self.distribute_strategy.scope():
-                state.set_losses(len(names), names)
+            self._set_losses()
         clipping.clip_after_reduction(self.optimizer, state.global_clipnorm)
 
     def _compiled_loss(self, loss, loss_weights) -> PerLossCompileLoss | None:
-        parts.check_losses(loss, self.output_names, self.output)
+        names = outputs = None
+        if self.is_functional:
+            names, outputs = self.output_names, self.output
+            parts.check_losses(loss, names, outputs)
         if loss is None:
             return None
         with self.distribute_strategy.scope():
-            compiled = PerLossCompileLoss(
-                loss, loss_weights, self.output_names, self.output
-            )
-        place = self.place_of(self._activations)
-        place.check_losses(len(compiled.loss_names), compiled.is_vector)
+            compiled = PerLossCompileLoss(loss, loss_weights, names, outputs)
+        if self.is_functional:
+            compiled.check_place(self.place_of(self._activations))
         return compiled
+
+    def _set_losses(self) -> None:
+        """Tells the recipe of the losses, once their number is known."""
+        state = self.recipe_state
+        names = self._compile_loss and self._compile_loss.loss_names
+        if names is None or state.loss_names == names:
+            return
+        # The first batch may tell it, in the trace of a step.
+        with tf.init_scope(), self.distribute_strategy.scope():
+            state.set_losses(len(names), names)
+
+    def _check_step(self, place: places.Place) -> None:
+        """Checks what the constructor does, where the first batch tells it."""
+        if not self.is_functional:
+            parts.check_no_layer_in_both(self.trunk, self.heads)
+            self._compile_loss.check_place(place)
+            self._set_losses()
 
     def compile_from_config(self, config):
         """Compiles a loaded model with its saved arguments."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
         """Runs one step: losses, a gradient for each, combine, update."""
@@ -174,6 +181,7 @@ class MultiLossModel(keras.Model):
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = keras.tree.map_structure(parts.as_tensor, x)
+        self.build_on(x)
         state, variables = self.recipe_state, self.trainable_variables
 
         def losses_of(y_pred):
@@ -181,7 +189,16 @@ class MultiLossModel(keras.Model):
 
         again = state.needs_losses_after and SecondPass(self.trunk, self.heads)
         with state.drawing():
-            taped = self._forward(x, losses_of)
+            taped = forward(
+                self.trunk,
+                self.heads,
+                x,
+                losses_of,
+                self.place_of,
+                penalty_factor=state.gradient_penalty,
+                per_loss=state.needs_per_loss_gradients,
+            )
+            self._check_step(taped.place)
             scale = self.optimizer.scale_loss(tf.ones([]))
             losses = state.global_losses(taped.losses)
             factors = state.loss_weights(losses) * scale
@@ -201,21 +218,10 @@ class MultiLossModel(keras.Model):
 
     def place_of(self, activations) -> places.Place:
         """Returns the place of what the trunk gives."""
-        blocks = tf.nest.flatten(activations)
-        activations = tf.nest.pack_sequence_as(self._activations, blocks)
+        if self.is_functional:
+            blocks = tf.nest.flatten(activations)
+            activations = tf.nest.pack_sequence_as(self._activations, blocks)
         return places.of(activations, self.separate)
-
-    def _forward(self, x, losses_of) -> Taped:
-        state = self.recipe_state
-        return forward(
-            self.trunk,
-            self.heads,
-            x,
-            losses_of,
-            self.place_of,
-            penalty_factor=state.gradient_penalty,
-            per_loss=state.needs_per_loss_gradients,
-        )
 
     def _track_loss(self, total: tf.Tensor, x) -> None:
         first = next(t for t in keras.tree.flatten(x) if t is not None)
@@ -246,13 +252,9 @@ class MultiLossModel(keras.Model):
 
     def get_config(self):
         """Returns trunk, heads, and the recipe's layers as built."""
-        serialize = keras.saving.serialize_keras_object
         return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "trunk": serialize(self.trunk),
-            "heads": serialize(self.heads),
-            "recipe": serialize(self.recipe_state),
+            **super().get_config(),
+            "recipe": keras.saving.serialize_keras_object(self.recipe_state),
             "loss_chunk_size": self.loss_chunk_size,
             "separate": self.separate,
         }

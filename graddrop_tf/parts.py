@@ -14,9 +14,8 @@ def check_parts(trunk, heads) -> None:
     """Checks that trunk and heads fit each other.
 
     Raises:
-        ValueError: If one is no layer, the inputs of the trunk are unknown,
-            they share a layer with weights, or the heads do not take what the
-            trunk gives.
+        ValueError: If one is no layer, they share a layer with weights, or
+            the heads do not take what the trunk gives.
     """
     for name, part in (("trunk", trunk), ("heads", heads)):
         if not isinstance(part, keras.layers.Layer):
@@ -24,12 +23,28 @@ def check_parts(trunk, heads) -> None:
                 f"`{name}` must be a Keras model or layer. Received: {part!r} "
                 f"of type {type(part).__name__}."
             )
-    if not getattr(trunk, "inputs", None):
+    check_no_layer_in_both(trunk, heads)
+    produced = getattr(trunk, "outputs", None)
+    taken = getattr(heads, "inputs", None)
+    if produced is None or taken is None:
+        return
+    if len(produced) != len(taken) or any(
+        not _compatible(p.shape, t.shape)
+        for p, t in zip(produced, taken, strict=False)
+    ):
         raise ValueError(
-            "`trunk` must know its inputs: a functional keras.Model, or a "
-            "keras.Sequential that begins with keras.Input. Received: "
-            f"{trunk!r} of type {type(trunk).__name__}."
+            "`heads` must take what `trunk` gives. Received: trunk outputs "
+            f"of shapes {[tuple(t.shape) for t in produced]}, heads inputs "
+            f"of shapes {[tuple(t.shape) for t in taken]}."
         )
+
+
+def check_no_layer_in_both(trunk, heads) -> None:
+    """Checks that no layer with weights belongs to trunk and heads.
+
+    Raises:
+        ValueError: If one does.
+    """
     trunk_layers = {id(layer): layer for layer in trunk._flatten_layers()}
     shared = [
         layer.name
@@ -40,18 +55,6 @@ def check_parts(trunk, heads) -> None:
         raise ValueError(
             "A layer with weights belongs to the trunk or to the heads. "
             f"Received: {shared} in both."
-        )
-    produced, taken = trunk.outputs, getattr(heads, "inputs", None)
-    if taken is None:
-        return
-    if len(produced) != len(taken) or any(
-        not _compatible(p.shape, t.shape)
-        for p, t in zip(produced, taken, strict=False)
-    ):
-        raise ValueError(
-            "`heads` must take what `trunk` gives. Received: trunk outputs "
-            f"of shapes {[tuple(t.shape) for t in produced]}, heads inputs "
-            f"of shapes {[tuple(t.shape) for t in taken]}."
         )
 
 
@@ -84,8 +87,13 @@ def check_chunks(size: int, separate: bool, state: RecipeState) -> None:
         )
 
 
-def inputs_of(trunk: keras.Model):
-    """Returns the symbolic inputs of a functional or sequential model."""
+def inputs_of(trunk: keras.layers.Layer):
+    """Returns the symbolic inputs of a functional or sequential model.
+
+    None stands for inputs that are unknown until the first batch.
+    """
+    if not getattr(trunk, "inputs", None):
+        return None
     if isinstance(trunk, keras.Sequential):
         return trunk.inputs[0]
     return trunk.input
@@ -137,6 +145,18 @@ def check_losses(loss, names: list[str], output) -> None:
             "`loss` must be one for each output, or one for all. "
             f"Received: {len(loss)} losses for the outputs {names}."
         )
+
+
+def attach_masks(tensors, masks) -> None:
+    """Gives tensors their masks, None for one that has none."""
+    if masks is None:
+        return
+    pairs = zip(
+        keras.tree.flatten(tensors), keras.tree.flatten(masks), strict=True
+    )
+    for tensor, mask in pairs:
+        if mask is not None:
+            tensor._keras_mask = mask
 
 
 def as_tensor(x):

@@ -187,6 +187,7 @@ class GradientMonitor(keras.callbacks.Callback):
         probe.check(graddrop)
 
         def measure_batch(x, y, sample_weight=None):
+            probe.check(graddrop)
             # Regularisers ask the scope for the values of their variables.
             values = [(v, v.value) for v in model.trainable_variables]
             with keras.StatelessScope(values, collect_losses=True):

@@ -46,6 +46,8 @@ class Probe(abc.ABC):
     def check(self, graddrop: SignDropout) -> None:
         """Checks that a layer fits the losses, and tells it their names.
 
+        Does nothing where the first batch has yet to tell them.
+
         Raises:
             ValueError: If it does not fit.
         """
@@ -89,8 +91,9 @@ class _ModelProbe(Probe):
         self._model = model
 
     def check(self, graddrop):
-        names = self._model.recipe_state.combiner.loss_names
-        graddrop.set_losses(len(names), names)
+        names = self._model.recipe_state.loss_names
+        if names is not None:
+            graddrop.set_losses(len(names), names)
 
     def measure(self, x, y, sample_weight, factor):
         model, state = self._model, self._model.recipe_state

@@ -11,7 +11,7 @@ import tensorflow as tf
 # supported Keras versions are pinned in setup.cfg for this import.
 from keras.src.trainers.compile_utils import CompileLoss
 
-from graddrop_tf import replicas
+from graddrop_tf import places, replicas
 from graddrop_tf.step.vector_loss import VectorLoss
 
 
@@ -91,11 +91,13 @@ class PerLossCompileLoss(CompileLoss):
     Args:
         loss: As in `keras.Model.compile`.
         loss_weights: As in `keras.Model.compile`.
-        output_names: Names of the model's outputs.
-        outputs: The outputs, or symbolic tensors in their place.
+        output_names: Names of the model's outputs; None where they have none.
+        outputs: The outputs, or symbolic tensors in their place; None where
+            the first batch tells them.
 
     Attributes:
-        loss_names: The names of the losses in the order of the outputs.
+        loss_names: The names of the losses in the order of the outputs, None
+            until the outputs are known.
 
     Raises:
         ValueError: If the losses do not fit the outputs.
@@ -104,8 +106,13 @@ class PerLossCompileLoss(CompileLoss):
     def __init__(self, loss, loss_weights, output_names, outputs):
         super().__init__(loss, loss_weights, output_names=output_names)
         self._alignment = self._align()
+        self.loss_names: tuple[str, ...] | None = None
+        if outputs is not None:
+            self._name_losses(outputs)
+
+    def _name_losses(self, outputs) -> None:
         if self.is_vector:
-            names = loss.names_for(outputs)
+            names = self._user_loss.names_for(outputs)
         else:
             names = self._align().names(outputs)
         self.loss_names = tuple(names)
@@ -124,6 +131,14 @@ class PerLossCompileLoss(CompileLoss):
         """Whether the losses are one `VectorLoss`."""
         return isinstance(self._user_loss, VectorLoss)
 
+    def check_place(self, place: places.Place) -> None:
+        """Checks that the losses fit the activations.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        place.check_losses(len(self.loss_names), self.is_vector)
+
     def call(self, y_true, y_pred, sample_weight=None):
         """Computes the sum of the losses, a scalar."""
         losses = self.per_loss(y_true, y_pred, sample_weight)
@@ -136,6 +151,8 @@ class PerLossCompileLoss(CompileLoss):
             A list of T scalars, or a `[T]` tensor for a `VectorLoss`:
             weighted, and divided by the number of replicas.
         """
+        if self.loss_names is None:
+            self._name_losses(y_pred)
         of_each = self._vector if self.is_vector else self._scalars
         # As in Keras: names tell the losses' operations in a profile.
         with keras.name_scope(self.name):

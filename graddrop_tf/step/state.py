@@ -47,12 +47,17 @@ class RecipeState(keras.layers.Layer):
         self._num_losses: int | None = None
         if not combiner.built:
             combiner.build()
-        self.built = False
+        self.built = True
 
     @property
     def weights(self) -> list[keras.Variable]:
         """All of the state; none of it is a weight of a model."""
         return self.variables
+
+    @property
+    def loss_names(self) -> tuple[str, ...] | None:
+        """The names of the losses, None until they are known."""
+        return self.combiner.loss_names
 
     @property
     def needs_per_loss_gradients(self) -> bool:
@@ -207,8 +212,7 @@ class RecipeState(keras.layers.Layer):
 
     def get_build_config(self):
         """Returns the losses, to rebuild the variables."""
-        names = self.combiner.loss_names
-        return {"num_losses": self._num_losses, "names": names}
+        return {"num_losses": self._num_losses, "names": self.loss_names}
 
     def build_from_config(self, config):
         """Rebuilds the variables of a saved state."""

@@ -4,6 +4,8 @@ Each case builds trunk, heads, losses and data; plain Keras trains
 `heads(trunk(inputs))` with the same weights.
 """
 
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -27,6 +29,57 @@ class TwoHeads(keras.Model):
 
     def call(self, z):
         return {"a": self.a(z), "b": self.b(z)}
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class Encoder(keras.Model):
+    """A subclassed trunk that does something else in training."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = L.Dense(6, activation="tanh")
+
+    def call(self, inputs, training=False):
+        features = self.dense(inputs)
+        return 0.5 * features if training else features
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class TokenEncoder(keras.Model):
+    """Tokens of a dict to a sequence, with a mask, and its last state."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = L.Embedding(9, 4, mask_zero=True)
+        self.lstm = L.LSTM(6, return_sequences=True, return_state=True)
+
+    def call(self, inputs):
+        sequence, last, _ = self.lstm(self.embedding(inputs["tokens"]))
+        return {"sequence": sequence, "pooled": last}
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class TokenHeads(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.pool = L.GlobalAveragePooling1D()
+        self.a, self.b = L.Dense(1), L.Dense(1)
+
+    def call(self, features):
+        return self.a(self.pool(features["sequence"])), self.b(
+            features["pooled"]
+        )
+
+
+class Plain(keras.Model):
+    """Trunk and heads as a subclassed Keras model."""
+
+    def __init__(self, trunk, heads):
+        super().__init__()
+        self.trunk, self.heads = trunk, heads
+
+    def call(self, inputs, training=False):
+        return self.heads(self.trunk(inputs, training=training))
 
 
 @keras.saving.register_keras_serializable("graddrop_tf_tests")
@@ -68,6 +121,32 @@ def subclassed_heads():
     loss = {"b": "mae", "a": "mse"}
     labels = {"a": YA, "b": YB}
     return trunk_of(keras.Input([8])), TwoHeads(), loss, X, labels
+
+
+def subclassed_trunk():
+    return Encoder(), dense_heads("a", "b"), ["mse", "mae"], X, [YA, YB]
+
+
+def subclassed_parts():
+    loss = {"b": "mae", "a": "mse"}
+    return Encoder(), TwoHeads(), loss, X, {"a": YA, "b": YB}
+
+
+def unbuilt_sequential():
+    trunk = keras.Sequential([L.Dense(6), L.BatchNormalization()])
+    return trunk, dense_heads("a", "b"), ["mse", "mae"], X, [YA, YB]
+
+
+def single_layers():
+    return L.Dense(6, activation="tanh"), L.Dense(1), "mse", X, YA
+
+
+def masked_sequences():
+    tokens = np.random.default_rng(1).integers(1, 9, [24, 5])
+    # Both of two replicas meet sequences that end early.
+    tokens[::3, 2:] = 0
+    data = {"tokens": tokens.astype("int32")}
+    return TokenEncoder(), TokenHeads(), ["mse", "mae"], data, [YA, YB]
 
 
 def equal_names():
@@ -118,6 +197,11 @@ CASES = [
     sequential,
     single_layer_as_heads,
     subclassed_heads,
+    subclassed_trunk,
+    subclassed_parts,
+    unbuilt_sequential,
+    single_layers,
+    masked_sequences,
     equal_names,
     one_output_twice,
     nested_outputs,
@@ -125,10 +209,10 @@ CASES = [
     ragged_inputs,
     optional_inputs,
 ]
-# Keras itself cannot build these from the batches of several replicas.
-ON_REPLICAS = [
-    c for c in CASES if c not in (sparse_inputs, ragged_inputs, optional_inputs)
-]
+# Keras itself cannot build these from the batches of several replicas, each
+# of which has a batch norm of its own.
+_ON_ONE = (sparse_inputs, ragged_inputs, optional_inputs, unbuilt_sequential)
+ON_REPLICAS = [case for case in CASES if case not in _ON_ONE]
 
 
 def build(case, ours, recipe="baseline"):
@@ -137,6 +221,8 @@ def build(case, ours, recipe="baseline"):
     trunk, heads, loss, x, y = case()
     if ours:
         model = gd.MultiLossModel(trunk, heads, recipe=recipe)
+    elif not getattr(trunk, "inputs", None):
+        model = Plain(trunk, heads)
     else:
         inputs = model_inputs(trunk)
         model = keras.Model(inputs, heads(trunk(inputs)))
@@ -217,6 +303,7 @@ def test_plain_sum_is_plain_keras_on_two_replicas(case, mirrored):
 @pytest.mark.parametrize("case", CASES)
 def test_trains_with_combiners(case, recipe):
     model, x, y = build(case, ours=True, recipe=recipe)
+    model.predict(dataset(x, y), verbose=0)
     before = model.trunk.get_weights()
     run(model, x, y)
     after = model.trunk.get_weights()
@@ -282,3 +369,98 @@ def test_losses_by_name_may_stand_in_any_order(form):
         return model.get_weights()
 
     assert_same(train("ba"), train("ab"))
+
+
+def deferred(heads=None, **kwargs):
+    keras.utils.set_random_seed(3)
+    heads = dense_heads("a", "b") if heads is None else heads
+    return gd.MultiLossModel(Encoder(), heads, **kwargs)
+
+
+def test_the_first_batch_builds_the_recipe_and_the_loss():
+    model = deferred(L.Dense(2), recipe="gradnorm+pcgrad")
+    model.compile("adam", gd.VectorLoss(squared_error, names=["p", "q"]))
+    monitor = gd.GradientMonitor((X, np.hstack([YA, YB])))
+    history = model.fit(
+        X, np.hstack([YA, YB]), callbacks=[monitor], verbose=0
+    ).history
+    assert history["p_loss"][0] > 0 and history["gradients/norm_before"][0] > 0
+    assert model.recipe_state.loss_names == ("p", "q")
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+def squared_error(y_true, y_pred):
+    return tf.square(y_true - y_pred)
+
+
+def test_lengths_may_differ_from_batch_to_batch(tmp_path):
+    model = gd.MultiLossModel(TokenEncoder(), TokenHeads(), recipe="graddrop")
+    model.compile("sgd", ["mse", "mae"])
+    for length in (5, 3, 7):
+        tokens = np.ones([24, length], "int32")
+        model.train_on_batch({"tokens": tokens}, (YA, YB))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    plain = gd.inference_model(loaded)
+    assert plain.input["tokens"].shape == (None, None)
+    assert plain.input["tokens"].dtype == "int32"
+    plain.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    tokens = {"tokens": np.full([2, 4], 3, "int32")}
+    assert_same(exported.serve(tokens), model(tokens))
+
+
+def test_errors_that_the_first_batch_tells():
+    encoder = Encoder()
+    tied = gd.MultiLossModel(encoder, keras.Sequential([encoder, L.Dense(1)]))
+    tied.compile("sgd", "mse")
+    with pytest.raises(
+        ValueError, match="belongs to the trunk or to the heads"
+    ):
+        tied.fit(X[:, :6], YA, verbose=0)
+    separate = deferred(separate=True)
+    separate.compile("sgd", ["mse", "mse"])
+    with pytest.raises(ValueError, match="needs a list"):
+        separate.fit(X, [YA, YB], verbose=0)
+    with pytest.raises(ValueError, match="call it on a batch"):
+        gd.inference_model(deferred())
+
+
+class Renamed(gd.MultiLossModel):
+    """A user's subclass, which is functional or not."""
+
+
+def test_a_subclass_keeps_its_class_in_both_forms(tmp_path):
+    for trunk in (Encoder(), trunk_of(keras.Input([8]))):
+        model = Renamed(trunk, dense_heads("a", "b"), recipe="graddrop")
+        model.compile("sgd", ["mse", "mse"])
+        model.fit(X, [YA, YB], verbose=0)
+        model.save(tmp_path / "model.keras")
+        objects = {"Renamed": Renamed}
+        path = tmp_path / "model.keras"
+        loaded = keras.models.load_model(path, custom_objects=objects)
+        assert isinstance(loaded, Renamed)
+        assert_same(loaded.predict(X, verbose=0), model.predict(X, verbose=0))
+
+
+@pytest.mark.parametrize("case", [sequential, subclassed_trunk])
+def test_pickles(case):
+    model, x, _ = build(case, ours=True)
+    model.predict(x, verbose=0)
+    copied = pickle.loads(pickle.dumps(model))
+    assert isinstance(copied, gd.MultiLossModel)
+    assert_same(copied.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_weights_of_a_file_fit_both_forms(tmp_path):
+    """A trunk that a batch has built knows its inputs once it is loaded."""
+    model, x, y = build(unbuilt_sequential, ours=True)
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.is_functional and not model.is_functional
+    loaded.save_weights(tmp_path / "loaded.weights.h5")
+    before = model.predict(x, verbose=0)
+    model.set_weights([0 * w for w in model.get_weights()])
+    model.load_weights(tmp_path / "loaded.weights.h5")
+    assert_same(model.predict(x, verbose=0), before)

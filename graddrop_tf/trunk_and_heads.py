@@ -1,0 +1,162 @@
+"""A Keras model in two parts, functional where its inputs are known."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+
+# Keras offers this class only by way of `keras.Model(inputs, outputs)`, which
+# would make every model of a subclass functional.
+from keras.src.models.functional import Functional
+
+from graddrop_tf import input_layers, parts
+
+
+class TrunkAndHeads(keras.Model):
+    """A trunk, and the heads on its activations.
+
+    Where the trunk knows its inputs the model is functional. Otherwise it
+    is like a subclassed Keras model: the first batch builds it.
+
+    Args:
+        trunk: A Keras model or layer from the inputs to the activations.
+        heads: A Keras model or layer from the activations to the outputs.
+        **kwargs: `name`, `trainable`, `dtype`.
+
+    Raises:
+        ValueError: If trunk and heads do not fit.
+    """
+
+    def __init__(
+        self, trunk: keras.layers.Layer, heads: keras.layers.Layer, **kwargs
+    ):
+        parts.check_parts(trunk, heads)
+        # The trunk's own inputs: sparse, ragged or optional as they are.
+        inputs, activations = parts.inputs_of(trunk), None
+        if inputs is None:
+            super().__init__(**kwargs)
+        else:
+            # Past Keras, as are the attributes below: it would track them.
+            object.__setattr__(self, "__class__", _functional(type(self)))
+            activations = trunk(inputs)
+            super().__init__(inputs, heads(activations), **kwargs)
+            self.output_names = parts.list_outputs(self, heads)
+            if not isinstance(trunk, keras.Sequential):
+                # Of a list of one tensor Keras gives the tensor.
+                activations = trunk.output
+        object.__setattr__(self, "_activations", activations)
+        object.__setattr__(self, "_input_layers", None)
+        self.trunk = trunk
+        self.heads = heads
+
+    @property
+    def is_functional(self) -> bool:
+        """Whether the inputs were known when the model was made."""
+        return isinstance(self, Functional)
+
+    @property
+    def layers(self):
+        """The layers, as in Keras: of a functional model, its inputs too."""
+        if self.is_functional:
+            return super().layers
+        return [self.trunk, self.heads]
+
+    def call(self, inputs, training=None, mask=None):
+        """Returns the outputs of the heads."""
+        self._note(inputs)
+        parts.attach_masks(inputs, mask)
+        activations = self.trunk(inputs, training=training)
+        return self.heads(activations, training=training)
+
+    def build_on(self, x) -> None:
+        """Creates the weights that are missing, as a first call does.
+
+        Args:
+            x: A batch of inputs.
+        """
+        if self.is_functional:
+            return
+        if self.built:
+            self._note(x)
+            return
+        try:
+            self(input_layers.outputs(input_layers.of(x)))
+        except Exception:
+            # Some code runs on tensors with values only.
+            self(x)
+
+    def _note(self, x) -> None:
+        known = input_layers.of(x, self._input_layers)
+        object.__setattr__(self, "_input_layers", known)
+
+    def symbolic_inputs(self):
+        """Returns inputs for a functional model of the same parts.
+
+        Raises:
+            ValueError: If the model has seen no inputs.
+        """
+        if self.is_functional:
+            return self.input
+        if self._input_layers is None:
+            raise ValueError(
+                "The model does not know its inputs yet: call it on a batch. "
+                f"Received: {self.name!r}, which was never called."
+            )
+        return input_layers.outputs(self._input_layers)
+
+    def get_config(self):
+        """Returns trunk and heads."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "trunk": serialize(self.trunk),
+            "heads": serialize(self.heads),
+        }
+
+    def get_build_config(self):
+        """Returns what is known of the inputs."""
+        if self.is_functional or self._input_layers is None:
+            return super().get_build_config()
+        serialize = keras.saving.serialize_keras_object
+        return {"inputs": serialize(self._input_layers)}
+
+    def build_from_config(self, config):
+        """Builds a loaded model as it was built."""
+        if "inputs" not in config:
+            super().build_from_config(config)
+            return
+        known = keras.saving.deserialize_keras_object(config["inputs"])
+        self(input_layers.outputs(known))
+
+    def _obj_type(self):
+        # Both forms write their weights in the same places of a file: a trunk
+        # that was built by a batch knows its inputs once it is loaded.
+        return "Functional"
+
+
+@functools.cache
+def _functional(cls: type) -> type:
+    """Returns the functional form of a class, under the same names."""
+    if issubclass(cls, Functional):
+        return cls
+
+    def reduce(self):
+        # Found by its name, the class is the original.
+        unpickle, arguments = super(form, self).__reduce__()
+        return getattr(cls, unpickle.__name__), arguments
+
+    names = ("__module__", "__qualname__", "__doc__")
+    body = {name: getattr(cls, name) for name in names}
+    if cls.call is TrunkAndHeads.call:
+        body["call"] = Functional.call
+    form = type(cls.__name__, (cls, Functional), body)
+    form.__reduce__ = reduce
+    registered = keras.saving.get_registered_name(cls)
+    if registered != cls.__name__:
+        package, name = registered.rsplit(">", 1)
+        for known in (form, cls):
+            register = keras.saving.register_keras_serializable(package, name)
+            register(known)
+    return form
