@@ -9,6 +9,7 @@ from graddrop_tf.bases.gramian import GramianCombiner
 from graddrop_tf.bases.joint import JointCombiner
 from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.conversion import insert
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
 from graddrop_tf.inference import inference_model
 from graddrop_tf.methods import METHODS
@@ -50,6 +51,7 @@ __all__ = [
     "compute_gradients",
     "graddrop",
     "inference_model",
+    "insert",
     "methods",
     "parsing",
     "random",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import fitting, parts, places, replicas
+from graddrop_tf import conversion, fitting, parts, places, replicas
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.recipe import Recipe
@@ -49,9 +49,7 @@ class MultiLossModel(TrunkAndHeads):
             it cannot work in chunks.
 
     Example:
-        >>> model = gd.MultiLossModel(
-        ...     trunk, heads, recipe="graddrop(leak=0.2)"
-        ... )
+        >>> model = gd.MultiLossModel(trunk, heads, recipe="graddrop")
         >>> model.compile("adam", loss=["mse", "mse"])
         >>> model.fit(x, [y_a, y_b])
     """
@@ -79,6 +77,8 @@ class MultiLossModel(TrunkAndHeads):
             parts.check_chunks(loss_chunk_size, self.separate, recipe)
         fitting.train_on_replicas(self, before_training=self._set_losses)
         epochs.end_in_fit(self, recipe)
+
+    from_model = classmethod(conversion.from_model)
 
     @property
     def recipe(self) -> Recipe:

@@ -23,14 +23,15 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 # From the ground floor up.
 _FLOORS = {
     "graddrop_tf": [
-        {"_version", "checks", "random", "replicas", "solvers"},
-        {"fitting", "linalg"},
+        {"_version", "checks", "graph", "random", "replicas", "solvers"},
+        {"cut", "fitting", "linalg"},
         {"places"},
         {"bases"},
         {"input_layers", "methods", "step"},
         {"parsing", "parts"},
         {"recipe", "trunk_and_heads"},
         {"inference"},
+        {"conversion"},
         {"model"},
         {"monitor"},
     ],
