@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -10,8 +12,7 @@ from graddrop_tf.step import clipping
 from graddrop_tf.step import losses as losses_lib
 from graddrop_tf.step.gradients import LossGradients
 from graddrop_tf.step.state import RecipeState
-
-Gradient = tf.Tensor | tf.IndexedSlices | None
+from graddrop_tf.step.variables import Variables
 
 
 def compute_gradients(
@@ -22,13 +23,15 @@ def compute_gradients(
     state: RecipeState,
     optimizer: keras.optimizers.Optimizer | None = None,
     separate: bool = False,
-) -> list[Gradient]:
+) -> Any:
     """Computes combined gradients in a custom training loop.
 
     The trunk's variables receive the combined gradient, all others that of
-    the sum of their losses. A loss must reach the trunk through the activations
-    alone. Under `tf.distribute` divide each loss by the number of replicas; if
-    the heads synchronize over replicas, pass a list of scalars.
+    the sum of their losses. What reaches a variable of the trunk past the
+    activations (a regularizer in a loss, a weight that the heads use too, a
+    skip from inside of the trunk) is added unmasked, as `gd.MultiLossModel`
+    adds regularizers. Under `tf.distribute` divide each loss by the number of
+    replicas; if the heads synchronize over replicas, pass a list of scalars.
 
     Args:
         tape: A persistent tape that recorded trunk, heads and losses.
@@ -37,19 +40,24 @@ def compute_gradients(
             computed from another: where one is, as the skips of a U-Net, give
             the heads and this function `tf.nest.map_structure(tf.identity,
             A)`.
-        variables: Trainable variables of Keras or TensorFlow.
+        variables: Variables of Keras or TensorFlow, layers, models, modules
+            (`tf.Module`), or lists, tuples and dicts of them.
         state: `recipe.build(num_losses)`, made once, outside of the step.
         optimizer: A `LossScaleOptimizer`, whose scale the gradients get.
         separate: Whether the losses are batch separated: A is a list with the
             activations of each loss, computed from examples of its own.
 
     Returns:
-        A gradient for each variable, None where no loss depends on it.
+        Gradients in the nesting of `variables`: tensors or
+        `tf.IndexedSlices`, None where no loss depends on a variable, which a
+        warning names. For a layer, model or module a list, in the order of its
+        `trainable_variables`.
 
     Raises:
         ValueError: If the numbers of losses differ, the tape is not
-            persistent, the recipe has a penalty, or one of the activations is
-            computed from another.
+            persistent, the recipe has a penalty, one of the activations is
+            computed from another, something else is among the variables, or
+            no loss depends on any of them.
 
     Example:
         >>> state = gd.Recipe.parse("graddrop").build(num_losses=2)
@@ -57,7 +65,9 @@ def compute_gradients(
         ...     activations = trunk(x, training=True)
         ...     losses = [loss_a(activations), loss_b(activations)]
         >>> grads = gd.compute_gradients(tape, losses, activations, v, state)
+        >>> optimizer.apply_gradients(zip(grads, v))
     """
+    variables = Variables.of(variables)
     losses, place = losses_lib.of(losses), places.of(activations, separate)
     _prepare(tape, losses, place, state)
     scale = tf.ones([]) if optimizer is None else optimizer.scale_loss(1.0)
@@ -67,18 +77,13 @@ def compute_gradients(
         gradients = LossGradients(tape, losses, place, factors)
         combined, norms = state.combine(gradients)
         state.update(global_losses, norms)
-    variables = [_tf_variable(v) for v in variables]
-    grads = gradients.of_sum(variables)
-    if combined is not None:
-        trunk = tape.gradient(activations, variables, output_gradients=combined)
-        pairs = zip(trunk, grads, strict=True)
-        grads = [head if shared is None else shared for shared, head in pairs]
-    return clipping.clip_unreduced(grads, state.global_clipnorm, scale)
-
-
-def _tf_variable(variable) -> tf.Variable:
-    is_of_keras = isinstance(variable, keras.Variable)
-    return variable.value if is_of_keras else variable
+    if combined is None:
+        grads = gradients.of_sum(variables.unique)
+    else:
+        grads = gradients.of_sum_past(combined, variables.unique)
+    variables.check_gradients(grads)
+    grads = clipping.clip_unreduced(grads, state.global_clipnorm, scale)
+    return variables.pack(grads)
 
 
 def _prepare(tape, losses, place, state: RecipeState) -> None:

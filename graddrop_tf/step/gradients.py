@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from graddrop_tf import linalg, places, replicas
+from graddrop_tf.step import paths
 from graddrop_tf.step.losses import Losses
 
 
@@ -48,6 +49,58 @@ class LossGradients:
         """
         losses, seeds = self.losses.values, self.losses.seeds(self.factors)
         return self.tape.gradient(losses, sources, output_gradients=seeds)
+
+    def of_sum_past(
+        self, combined: places.Structure, sources: Sequence[tf.Variable]
+    ) -> list[tf.Tensor | tf.IndexedSlices | None]:
+        """Computes the gradient of the sum, another one at the activations.
+
+        What reaches a source past the activations counts in full: it is the
+        gradient of the sum, less its part through the activations, plus the
+        part of `combined` through them.
+
+        Args:
+            combined: What replaces the gradient of the sum at the activations,
+                in their form.
+            sources: Variables.
+
+        Returns:
+            A gradient for each source, None where no loss depends on it.
+        """
+        sums = self.of_sum(self.place.blocks)
+        triples = zip(
+            self.place.blocks, sums, tf.nest.flatten(combined), strict=True
+        )
+        reached = [triple for triple in triples if triple[1] is not None]
+        if not reached:
+            return self.of_sum(sources)
+        blocks, sums, combined = zip(*reached, strict=True)
+        if not paths.may_pass(tf.nest.flatten(self.losses.values), blocks):
+            # Spares a second pass through the trunk.
+            whole = self.of_sum(sources)
+            through = self.tape.gradient(
+                blocks, sources, output_gradients=combined
+            )
+            pairs = zip(through, whole, strict=True)
+            return [w if t is None else t for t, w in pairs]
+        # The part through the activations vanishes where it enters the trunk.
+        # In a difference of two gradients of the trunk its rounding error
+        # would hide what is a millionth of it.
+        residues, past = self.tape.gradient(
+            [self.losses.values, blocks],
+            [blocks, sources],
+            output_gradients=[
+                self.losses.seeds(self.factors),
+                [-tf.convert_to_tensor(s) for s in sums],
+            ],
+        )
+        # What rounding left of the sum is in `past`, and known.
+        entering = [
+            c - tf.convert_to_tensor(r)
+            for c, r in zip(combined, residues, strict=True)
+        ]
+        through = self.tape.gradient(blocks, sources, output_gradients=entering)
+        return [_added(*pair) for pair in zip(past, through, strict=True)]
 
     def of(
         self,
@@ -120,3 +173,17 @@ class KnownGradients:
         """Returns the norms of the unweighted gradients."""
         del gradients
         return tf.gather(self.unweighted_norms, list(indices))
+
+
+def _added(first, second) -> tf.Tensor | tf.IndexedSlices | None:
+    """Returns the sum of two gradients, sparse if both are; None is 0."""
+    if first is None or second is None:
+        return second if first is None else first
+    pair = [first, second]
+    if not all(isinstance(g, tf.IndexedSlices) for g in pair):
+        return tf.add_n([tf.convert_to_tensor(g) for g in pair])
+    return tf.IndexedSlices(
+        tf.concat([g.values for g in pair], axis=0),
+        tf.concat([tf.cast(g.indices, tf.int64) for g in pair], axis=0),
+        first.dense_shape,
+    )
