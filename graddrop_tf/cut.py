@@ -53,7 +53,7 @@ class Cut:
         behind, reached = graphs.walk(outputs, is_before)
         read = {id(t) for t in reached}
         others = [t for t in reached if id(t) not in cut]
-        weighted = [_depends_on_weights(t) for t in others]
+        weighted = [graphs.depends_on_weights(t) for t in others]
         pairs = list(zip(others, weighted, strict=True))
         return cls(
             graph,
@@ -181,8 +181,3 @@ def as_argument(names: Sequence[str]) -> str:
     """Returns names as the argument to give for them."""
     text = repr(alone(names))
     return "at=" + text.replace("'", '"')
-
-
-def _depends_on_weights(tensor: keras.KerasTensor) -> bool:
-    nodes, _ = graphs.walk([tensor])
-    return any(getattr(node.operation, "weights", ()) for node in nodes)

@@ -134,6 +134,12 @@ def walk(
     return list(nodes.values()), list(stops.values())
 
 
+def depends_on_weights(tensor: keras.KerasTensor) -> bool:
+    """Returns whether a tensor is computed by layers that have weights."""
+    nodes, _ = walk([tensor])
+    return any(getattr(node.operation, "weights", ()) for node in nodes)
+
+
 def replay(nodes, tensors: dict[int, Any]) -> None:
     """Calls the layers of nodes again, on other tensors.
 

@@ -216,11 +216,9 @@ class MultiLossModel(TrunkAndHeads):
             x, y, taped.y_pred, sample_weight=sample_weight
         )
 
-    def place_of(self, activations) -> places.Place:
-        """Returns the place of what the trunk gives."""
-        if self.is_functional:
-            blocks = tf.nest.flatten(activations)
-            activations = tf.nest.pack_sequence_as(self._activations, blocks)
+    def place_of(self, given, inputs=None) -> places.Place:
+        """Returns the place of what the trunk gives, as `trained` does."""
+        activations = self.trained(given, inputs, self.separate)
         return places.of(activations, self.separate)
 
     def _track_loss(self, total: tf.Tensor, x) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
+from graddrop_tf import graph
 from graddrop_tf.checks import check_count
 from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
@@ -145,6 +148,37 @@ def check_losses(loss, names: list[str], output) -> None:
             "`loss` must be one for each output, or one for all. "
             f"Received: {len(loss)} losses for the outputs {names}."
         )
+
+
+def list_handed_on(activations) -> list[bool]:
+    """Returns which symbolic tensors of a structure depend on no weights.
+
+    These are none where all are: some place has to be that of the losses.
+    """
+    blocks = tf.nest.flatten(activations)
+    marks = [
+        not is_differentiable(block) or not graph.depends_on_weights(block)
+        for block in blocks
+    ]
+    return [False] * len(marks) if all(marks) else marks
+
+
+def is_differentiable(tensor) -> bool:
+    """Returns whether gradients reach a tensor: it is no integer, or None."""
+    return tensor is not None and keras.backend.is_float_dtype(tensor.dtype)
+
+
+def without(structure, marks: Sequence[bool]):
+    """Returns a structure without the tensors that are marked.
+
+    Returns:
+        The structure itself, or a list of what is left, or the only tensor.
+    """
+    if not any(marks):
+        return structure
+    blocks = tf.nest.flatten(structure)
+    left = [b for b, mark in zip(blocks, marks, strict=True) if not mark]
+    return left[0] if len(left) == 1 else left
 
 
 def attach_masks(tensors, masks) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import keras
+import tensorflow as tf
 
 # Keras offers this class only by way of `keras.Model(inputs, outputs)`, which
 # would make every model of a subclass functional.
@@ -46,6 +47,8 @@ class TrunkAndHeads(keras.Model):
                 # Of a list of one tensor Keras gives the tensor.
                 activations = trunk.output
         object.__setattr__(self, "_activations", activations)
+        handed_on = parts.list_handed_on(activations)
+        object.__setattr__(self, "_handed_on", handed_on)
         object.__setattr__(self, "_input_layers", None)
         self.trunk = trunk
         self.heads = heads
@@ -85,6 +88,39 @@ class TrunkAndHeads(keras.Model):
         except Exception:
             # Some code runs on tensors with values only.
             self(x)
+
+    def trained(self, given, inputs=None, as_list: bool = False):
+        """Returns what the trunk gives without what it only hands on.
+
+        Heads may read inputs as well, by way of the trunk. These depend on no
+        weights, and losses have no conflict there.
+
+        Args:
+            given: What the trunk gives.
+            inputs: Its inputs; None where `given` is symbolic.
+            as_list: Whether `given` is a list with a part for each loss.
+
+        Returns:
+            `given`, or a list of those of its tensors that are trained, or
+            the only one.
+        """
+        if self.is_functional:
+            blocks = tf.nest.flatten(given)
+            given = tf.nest.pack_sequence_as(self._activations, blocks)
+            handed_on = self._handed_on
+        else:
+            known = {id(x) for x in tf.nest.flatten(inputs)}
+            handed_on = [
+                id(block) in known or not parts.is_differentiable(block)
+                for block in tf.nest.flatten(given)
+            ]
+        if as_list and isinstance(given, (list, tuple)):
+            marks = tf.nest.pack_sequence_as(given, handed_on)
+            return [
+                parts.without(part, tf.nest.flatten(of_part))
+                for part, of_part in zip(given, marks, strict=True)
+            ]
+        return parts.without(given, handed_on)
 
     def _note(self, x) -> None:
         known = input_layers.of(x, self._input_layers)

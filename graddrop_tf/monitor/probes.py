@@ -97,19 +97,19 @@ class _ModelProbe(Probe):
 
     def measure(self, x, y, sample_weight, factor):
         model, state = self._model, self._model.recipe_state
-        activations = distinct(model.trunk(x, training=True))
+        given = distinct(model.trunk(x, training=True))
+        place = model.place_of(given, x)
         with tf.GradientTape(
             persistent=True, watch_accessed_variables=False
         ) as tape:
-            tape.watch(activations)
-            y_pred = model.heads(activations, training=True)
+            tape.watch(place.activations)
+            y_pred = model.heads(given, training=True)
             values = model.per_loss_values(y, y_pred, sample_weight)
             losses = losses_lib.of(values)
         # In the scope of a strategy they are divided by its replicas.
         whole = replicas.unscale_loss(state.global_losses(losses))
         with state.drawing() as scope:
             weights = state.loss_weights(whole)
-        place = model.place_of(activations)
         per_loss = LossGradients(tape, losses, place, weights * factor)
         gradients = per_loss.of(range(per_loss.num_losses))
         return [Measured("", state.combiner, scope, place, gradients)]

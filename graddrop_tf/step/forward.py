@@ -141,7 +141,7 @@ def forward(
     heads: keras.Model,
     x,
     losses_of: Callable[[Any], losses_lib.Values],
-    place_of: Callable[[Any], places.Place],
+    place_of: Callable[[Any, Any], places.Place],
     penalty_factor: float = 0.0,
     per_loss: bool = True,
 ) -> Taped:
@@ -152,7 +152,8 @@ def forward(
         heads: The heads.
         x: The inputs.
         losses_of: Maps the outputs to the T losses.
-        place_of: Maps the activations to the place where gradients meet.
+        place_of: Maps what the trunk gives, and its inputs, to the place where
+            gradients meet.
         penalty_factor: Weight of the gradient penalty on the inputs.
         per_loss: Whether the gradients of the losses are needed one by one,
             or their plain sum alone.
@@ -161,7 +162,8 @@ def forward(
     def record():
         # A persistent tape is slow over a recurrent trunk.
         with tf.GradientTape() as trunk_tape:
-            place = place_of(distinct(trunk(x, training=True)))
+            given = distinct(trunk(x, training=True))
+            place = place_of(given, x)
             trunk_terms = _added_losses(trunk)
         heads_tape = tf.GradientTape(persistent=True)
         activations_tape = tf.GradientTape(
@@ -170,7 +172,7 @@ def forward(
         with heads_tape, activations_tape:
             tape = activations_tape if per_loss else heads_tape
             tape.watch(place.activations)
-            y_pred = heads(place.activations, training=True)
+            y_pred = heads(given, training=True)
             losses = losses_lib.of(losses_of(y_pred))
             heads_terms = _added_losses(heads)
         return Taped(
@@ -195,7 +197,7 @@ def distinct(activations: places.Structure) -> places.Structure:
     seen: set[int] = set()
 
     def copy(tensor):
-        if id(tensor) not in seen:
+        if tensor is None or id(tensor) not in seen:
             seen.add(id(tensor))
             return tensor
         repeated = tf.identity(tensor)

@@ -11,19 +11,10 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
-from tests import reference
 from tests.graddrop_tf.models import largest_difference, squared_errors
+from tests.graddrop_tf.separate_tapes import RECIPES, expected, stepped
 
 layers = keras.layers
-# A steep f decides each sign, so that no draw is needed.
-STEEP = 1e9
-RECIPES = {
-    "graddrop": f"graddrop(k={STEEP})",
-    "renormalized": f"graddrop(leak=[0.25, 0], k={STEEP}, renormalize=True)",
-    "per example": f"graddrop(k={STEEP}, marginalize_batch=False)",
-    "pcgrad": "pcgrad",
-    "mgda": "mgda",
-}
 IN_CHUNKS = ["graddrop", "renormalized", "per example"]
 
 
@@ -68,11 +59,48 @@ def pyramid(form):
     return trunk, keras.Model(make(inputs), outputs), ([2], [2])
 
 
+def reading_inputs():
+    """Heads that also read the image, and a number of each example."""
+    image, number = keras.Input([8, 8, 1]), keras.Input([], dtype="int32")
+    features = conv(3)(image)
+    trunk = keras.Model([image, number], [features, image, number])
+    shared = [keras.Input(t.shape[1:], dtype=t.dtype) for t in trunk.output]
+    z = layers.Concatenate()([shared[0], shared[1]])
+    z = layers.GlobalAveragePooling2D()(z)
+    embedded = layers.Embedding(4, 2)(shared[2])
+    outputs = [
+        layers.Dense(2, name=name)(layers.Concatenate()([z, embedded]))
+        for name in "ab"
+    ]
+    return trunk, keras.Model(shared, outputs), ([2], [2])
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class Handing(keras.Model):
+    """A subclassed trunk that hands its inputs on."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = conv(3)
+
+    def call(self, inputs):
+        return [self.conv(inputs[0]), *inputs]
+
+
+def reading_inputs_of_a_subclass():
+    _, heads, shapes = reading_inputs()
+    return Handing(), heads, shapes
+
+
 NETWORKS = {
     "unet": unet,
     "list": lambda: pyramid("list"),
     "dict": lambda: pyramid("dict"),
+    "inputs": reading_inputs,
+    "subclass": reading_inputs_of_a_subclass,
 }
+# The tensors that a trunk only hands on.
+HANDED_ON = {"inputs": (1, 2), "subclass": (1, 2)}
 
 
 def make(network, recipe, optimizer=None, **options):
@@ -84,81 +112,11 @@ def make(network, recipe, optimizer=None, **options):
     random = np.random.RandomState(5)
     x = random.randn(4, 8, 8, 1).astype("float32")
     y = [random.randn(4, *shape).astype("float32") for shape in shapes]
+    if network in HANDED_ON:
+        x = [x, np.arange(4, dtype="int32")]
+    # Builds a subclass, which has weights to compare then.
+    model.predict(x, verbose=0)
     return model, x, y
-
-
-def combine(name, g, A):
-    """Combines the gradients of two losses, a list of blocks for each."""
-    order = [[1, 0], [0, 1]]
-    if name in ("pcgrad", "mgda"):
-        flat = [np.concatenate([b.ravel() for b in g_i]) for g_i in g]
-        if name == "pcgrad":
-            total = sum(reference.pcgrad(flat, order))
-        else:
-            gram = np.array(flat) @ np.array(flat).T
-            total = reference.min_norm_point(gram) @ np.array(flat)
-        ends = np.cumsum([a.size for a in A])
-        parts = np.split(total, ends[:-1])
-        return [p.reshape(a.shape) for p, a in zip(parts, A, strict=True)]
-    sums, plain = [], []
-    for index, a in enumerate(A):
-        of_block = [g_i[index] for g_i in g]
-        masked = reference.graddrop(
-            of_block,
-            a,
-            np.full(a.shape if name == "per example" else a.shape[1:], 0.5),
-            [0.25, 0.0] if name == "renormalized" else [0.0, 0.0],
-            lambda p: float(p > 0.5),
-            marginalize_batch=name != "per example",
-        )
-        sums.append(sum(masked))
-        plain.append(sum(of_block))
-    if name == "renormalized":
-        before, after = (
-            np.sqrt(sum((s**2).sum() for s in of_all))
-            for of_all in (plain, sums)
-        )
-        sums = [before / after * s for s in sums]
-    return sums
-
-
-def expected(model, x, y, recipe):
-    """The trunk's gradients, from tapes of their own for trunk and heads."""
-    with tf.GradientTape() as trunk_tape:
-        activations = model.trunk(x)
-    blocks = tf.nest.flatten(activations)
-    copies = [tf.constant(b) for b in blocks]
-    with tf.GradientTape(persistent=True) as heads_tape:
-        heads_tape.watch(copies)
-        outputs = model.heads(tf.nest.pack_sequence_as(activations, copies))
-        losses = [
-            tf.reduce_mean((o - t) ** 2)
-            for o, t in zip(outputs, y, strict=True)
-        ]
-    g = [
-        heads_tape.gradient(loss, copies, unconnected_gradients="zero")
-        for loss in losses
-    ]
-    combined = combine(
-        recipe,
-        [[b.numpy().astype("float64") for b in g_i] for g_i in g],
-        [b.numpy() for b in blocks],
-    )
-    grads = trunk_tape.gradient(
-        blocks,
-        [v.value for v in model.trunk.trainable_variables],
-        output_gradients=[tf.constant(c, tf.float32) for c in combined],
-    )
-    return [g.numpy() for g in grads]
-
-
-def stepped(model, x, y, train=None):
-    """The trunk's gradients in a step of SGD at rate 1."""
-    before = [v.numpy() for v in model.trunk.trainable_variables]
-    train = train or model.train_on_batch
-    train(x, y)
-    after = [v.numpy() for v in model.trunk.trainable_variables]
-    return [b - a for b, a in zip(before, after, strict=True)]
 
 
 every = pytest.mark.parametrize(
@@ -174,7 +132,7 @@ every = pytest.mark.parametrize(
 @every
 def test_step_equals_numpy(network, recipe):
     model, x, y = make(network, recipe)
-    want = expected(model, x, y, recipe)
+    want = expected(model, x, y, recipe, HANDED_ON.get(network, ()))
     assert max(np.abs(w).max() for w in want) > 0.01
     assert largest_difference(stepped(model, x, y), want) < 1e-5
 
@@ -182,7 +140,7 @@ def test_step_equals_numpy(network, recipe):
 @every
 def test_two_replicas_equal_numpy(network, recipe, mirrored):
     model, x, y = make(network, recipe)
-    want = expected(model, x, y, recipe)
+    want = expected(model, x, y, recipe, HANDED_ON.get(network, ()))
     with mirrored(2).scope():
         model, x, y = make(network, recipe)
 
@@ -209,7 +167,7 @@ def test_loss_scale_and_saving_equal_numpy(network, recipe, tmp_path):
     model, x, y = make(network, recipe, optimizer)
     model.save(tmp_path / "model.keras")
     model = keras.saving.load_model(tmp_path / "model.keras")
-    want = expected(model, x, y, recipe)
+    want = expected(model, x, y, recipe, HANDED_ON.get(network, ()))
     assert largest_difference(stepped(model, x, y), want) < 1e-5
 
 
