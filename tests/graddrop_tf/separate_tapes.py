@@ -84,7 +84,7 @@ def expected(model, x, y, recipe, handed_on=()):
         [v.value for v in model.trunk.trainable_variables],
         output_gradients=[tf.constant(c, tf.float32) for c in combined],
     )
-    return [g.numpy() for g in grads]
+    return [tf.convert_to_tensor(g).numpy() for g in grads]
 
 
 def _copy(tensor):
