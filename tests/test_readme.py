@@ -40,6 +40,46 @@ def test_readme_trains_a_model(tmp_path, monkeypatch):
     assert len(names["model"].variables) > len(names["plain"].variables)
 
 
+def test_readme_converts_a_model_in_four_lines():
+    (row,) = re.findall(r"^\| a Keras model.*", TEXTS["README.md"], re.M)
+    lines = re.findall(r"`([^`]+)`", row)
+    assert len(lines) == 4
+    inputs = keras.Input([3])
+    pooled = keras.layers.Dense(4, name="pooled")(inputs)
+    outputs = [keras.layers.Dense(1)(pooled) for _ in range(2)]
+    names = {
+        "mine": keras.Model(inputs, outputs),
+        "x": np.ones([4, 3], "float32"),
+        "y": [np.ones([4, 1], "float32")] * 2,
+    }
+    before = names["mine"].get_weights()
+    exec("\n".join(lines), names)
+    after = names["mine"].get_weights()
+    assert any((a != b).any() for a, b in zip(after, before))
+
+
+def test_convert_runs_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run_python("docs/convert.md")
+    (shown,) = re.findall(
+        r"^    The outputs.*?\n\n", TEXTS["docs/convert.md"], re.M | re.S
+    )
+    assert (
+        shown.split() == capsys.readouterr().out.split()[-len(shown.split()) :]
+    )
+    pasted = eval(re.search(r"Cut there\s+as well: at=(\[.*?\])", shown)[1])
+    cut = gd.MultiLossModel.from_model(names["mine"], at=pasted)
+    np.testing.assert_allclose(
+        cut.predict(names["x"], verbose=0)[0],
+        names["mine"].predict(names["x"], verbose=0)[0],
+        atol=1e-6,
+    )
+    assert names["last"] is names["backbone"].get_layer("block_6_project_BN")
+    assert not any(
+        isinstance(layer, gd.Combiner) for layer in names["plain"].layers
+    )
+
+
 def test_custom_loops_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_python("docs/custom_loops.md")
