@@ -293,3 +293,68 @@ def assert_equal(got, want):
     for a, b in pairs:
         size = max(1.0, np.abs(b).max())
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize("form", ["functional", "subclassed"])
+def test_a_backbone_of_dicts_is_a_trunk_as_it_is(form):
+    keras.utils.set_random_seed(2)
+    trunk, x = DictBackbone(), tokens()
+    if form == "functional":
+        # It reads one of the two.
+        shared = {
+            "sequence_output": keras.Input([6, 8], name="sequence_output"),
+            "pooled_output": keras.Input([8], name="pooled_output"),
+        }
+        pooled = L.GlobalAveragePooling1D()(shared["sequence_output"])
+        outputs = [L.Dense(1, name=name)(pooled) for name in "ab"]
+        heads = keras.Model(shared, outputs)
+    else:
+        heads = DictHeads()
+    model = gd.MultiLossModel(trunk, heads, recipe=RECIPES["pcgrad"])
+    model.compile(keras.optimizers.SGD(1.0), ["mse", "mse"])
+    y = labels(model, x)
+    want = expected(model, x, y, "pcgrad")
+    assert max(np.abs(w).max() for w in want) > 1e-3
+    assert largest_difference(stepped(model, x, y), want) < 1e-5
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class DictHeads(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.a, self.b = L.Dense(1), L.Dense(1)
+
+    def call(self, features):
+        return [
+            self.a(features["pooled_output"]),
+            self.b(features["sequence_output"]),
+        ]
+
+
+@pytest.mark.parametrize("form", ["model", "layer"])
+def test_lora_trains_its_weights_alone(form, tmp_path):
+    """What Keras calls `enable_lora` of a backbone, layer by layer."""
+    keras.utils.set_random_seed(2)
+    model, x = kerashub(), tokens()
+    backbone = model.get_layer("backbone")
+    backbone.trainable = False
+    names = ("pooled_dense", "layer_0_feed_forward")
+    adapted = [backbone.get_layer(name) for name in names]
+    for layer in adapted:
+        layer.trainable = True
+        layer.enable_lora(2)
+    if form == "model":
+        ours = gd.MultiLossModel.from_model(model, "backbone", "graddrop")
+    else:
+        ours = gd.insert(model, gd.GradDrop(), at="backbone")
+    ours.compile("sgd", ["mse", "mse"])
+    before = {w.path: w.numpy() for w in backbone.weights}
+    ours.fit(x, labels(model, x), epochs=2, verbose=0)
+    moved = {
+        w.path for w in backbone.weights if (w.numpy() != before[w.path]).any()
+    }
+    trained = {w.path for layer in adapted for w in layer.trainable_weights}
+    assert moved == trained and any("lora" in path for path in moved)
+    ours.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_predicts(model.predict(x, verbose=0), loaded, x)

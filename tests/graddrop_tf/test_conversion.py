@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from tests.graddrop_tf import test_any_model
 
 L = keras.layers
 _RANDOM = np.random.default_rng(0)
@@ -170,6 +171,50 @@ def test_converted_trains_as_plain_keras(case, tmp_path):
     ours.save(tmp_path / "ours.keras")
     loaded = keras.models.load_model(tmp_path / "ours.keras")
     assert_same(loaded(x), ours(x))
+
+
+# Each replica has a batch norm and masks of its own in the other.
+@pytest.mark.parametrize("case", [c for c in CASES if c != nested_backbone])
+def test_converted_trains_as_plain_keras_on_two_replicas(case, mirrored):
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(5)
+    plain, _, x, y = case()
+    # The same automatic names for both models.
+    keras.utils.clear_session()
+    with mirrored(2).scope():
+        model, at, *_ = case()
+        model.set_weights(plain.get_weights())
+        ours = compiled(gd.MultiLossModel.from_model(model, at))
+    assert_same(run(ours, x, y), run(compiled(plain), x, y), rtol=1e-5)
+    assert_same(model.get_weights(), plain.get_weights(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        test_any_model.sparse_inputs,
+        test_any_model.ragged_inputs,
+        test_any_model.optional_inputs,
+    ],
+)
+def test_inputs_stay_as_they_are(case, tmp_path):
+    keras.utils.set_random_seed(5)
+    trunk, heads, loss, x, y = case()
+    at = trunk.layers[-1].name
+    model = keras.Model(trunk.input, heads(trunk.output))
+    data = test_any_model.dataset(x, y)
+    want = model.predict(data, verbose=0)
+    for ours in (
+        gd.MultiLossModel.from_model(model, at=at, recipe="pcgrad"),
+        gd.insert(model, gd.PCGrad(), at=at),
+    ):
+        assert ours.input is model.input or ours.input == model.input
+        assert_same(ours.predict(data, verbose=0), want)
+        ours.compile(keras.optimizers.SGD(0.0), loss)
+        ours.fit(data, verbose=0)
+        ours.save(tmp_path / "ours.keras")
+        loaded = keras.models.load_model(tmp_path / "ours.keras")
+        assert_same(loaded.predict(data, verbose=0), want)
 
 
 def test_the_cut_is_where_it_was_asked_for():
