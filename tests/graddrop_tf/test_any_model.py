@@ -141,6 +141,14 @@ def single_layers():
     return L.Dense(6, activation="tanh"), L.Dense(1), "mse", X, YA
 
 
+def stateful_rnn():
+    inputs = keras.Input(batch_shape=(8, 4, 2))
+    states = L.GRU(6, stateful=True)(inputs)
+    trunk = keras.Model(inputs, states)
+    x = X.reshape(24, 4, 2)
+    return trunk, dense_heads("a", "b"), ["mse", "mae"], x, [YA, YB]
+
+
 def masked_sequences():
     tokens = np.random.default_rng(1).integers(1, 9, [24, 5])
     # Both of two replicas meet sequences that end early.
@@ -294,6 +302,15 @@ def test_plain_sum_is_plain_keras_on_two_replicas(case, mirrored):
     keras.utils.clear_session()
     plain, *_ = build(case, ours=False)
     assert_same(run(ours, x, y), run(plain, x, y), rtol=1e-5, atol=1e-6)
+    assert_same(ours.get_weights(), plain.get_weights())
+
+
+def test_states_go_from_batch_to_batch_as_in_plain_keras():
+    keras.utils.clear_session()
+    ours, x, y = build(stateful_rnn, ours=True)
+    keras.utils.clear_session()
+    plain, *_ = build(stateful_rnn, ours=False)
+    assert_same(run(ours, x, y), run(plain, x, y))
     assert_same(ours.get_weights(), plain.get_weights())
 
 
