@@ -408,6 +408,54 @@ def squared_error(y_true, y_pred):
     return tf.square(y_true - y_pred)
 
 
+def test_training_and_masks_reach_the_trunk():
+    model = deferred()
+    plain = Plain(model.trunk, model.heads)
+    for training in (False, True):
+        got, want = (m(X, training=training) for m in (model, plain))
+        assert_same(got, want)
+    pooling = gd.MultiLossModel(L.GlobalAveragePooling1D(), L.Identity())
+    values = np.arange(6, dtype="float32").reshape(1, 3, 2)
+    mask = np.array([[True, False, True]])
+    np.testing.assert_allclose(pooling(values, mask=mask), [[2.0, 3.0]])
+
+
+def test_the_first_batch_builds_the_recipe_on_two_replicas(mirrored):
+    """As where the inputs are known from the start."""
+
+    def train(trunk):
+        model = gd.MultiLossModel(
+            trunk, dense_heads("a", "b"), "gradnorm+pcgrad+clip(1.0)"
+        )
+        model.compile("sgd", ["mse", "mae"])
+        model.fit(X, [YA, YB], batch_size=8, shuffle=False, verbose=0)
+        weights = model.recipe_state.weighting.current_weights()
+        return model.get_weights(), weights.numpy()
+
+    with mirrored(2).scope():
+        keras.utils.set_random_seed(3)
+        known = train(trunk_of(keras.Input([8])))
+        keras.utils.set_random_seed(3)
+        unknown = train(keras.Sequential([L.Dense(6, activation="tanh")]))
+    assert_same(unknown, known)
+    assert np.ptp(known[1]) > 1e-4
+
+
+def test_inputs_handed_on_are_not_of_any_separated_loss():
+    inputs = [keras.Input([8]), keras.Input([8])]
+    dense = L.Dense(6)
+    trunk = keras.Model(inputs, [[dense(i), i] for i in inputs])
+    shared = [[keras.Input([6]), keras.Input([8])] for _ in range(2)]
+    outputs = [L.Dense(1)(L.Concatenate()(pair)) for pair in shared]
+    heads = keras.Model(shared, outputs)
+    model = gd.MultiLossModel(trunk, heads, "pcgrad", separate=True)
+    place = model.place_of(trunk([X, X]))
+    assert place.num_losses == 2
+    assert [b.shape[-1] for b in place.blocks] == [6, 6]
+    model.compile("sgd", ["mse", "mse"])
+    model.fit([X, -X], [YA, YB], verbose=0)
+
+
 def test_lengths_may_differ_from_batch_to_batch(tmp_path):
     model = gd.MultiLossModel(TokenEncoder(), TokenHeads(), recipe="graddrop")
     model.compile("sgd", ["mse", "mae"])
