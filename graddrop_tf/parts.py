@@ -181,18 +181,6 @@ def without(structure, marks: Sequence[bool]):
     return left[0] if len(left) == 1 else left
 
 
-def attach_masks(tensors, masks) -> None:
-    """Gives tensors their masks, None for one that has none."""
-    if masks is None:
-        return
-    pairs = zip(
-        keras.tree.flatten(tensors), keras.tree.flatten(masks), strict=True
-    )
-    for tensor, mask in pairs:
-        if mask is not None:
-            tensor._keras_mask = mask
-
-
 def as_tensor(x):
     """Returns an array as a tensor; None, sparse and ragged tensors stay."""
     return x if x is None or tf.is_tensor(x) else tf.convert_to_tensor(x)

@@ -67,10 +67,10 @@ class TrunkAndHeads(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         """Returns the outputs of the heads."""
+        # Keras hands `training` on, and masks with the inputs.
+        del training, mask
         self._note(inputs)
-        parts.attach_masks(inputs, mask)
-        activations = self.trunk(inputs, training=training)
-        return self.heads(activations, training=training)
+        return self.heads(self.trunk(inputs))
 
     def build_on(self, x) -> None:
         """Creates the weights that are missing, as a first call does.

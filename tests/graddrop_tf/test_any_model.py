@@ -443,15 +443,15 @@ def test_the_first_batch_builds_the_recipe_on_two_replicas(mirrored):
 
 def test_inputs_handed_on_are_not_of_any_separated_loss():
     inputs = [keras.Input([8]), keras.Input([8])]
-    dense = L.Dense(6)
-    trunk = keras.Model(inputs, [[dense(i), i] for i in inputs])
-    shared = [[keras.Input([6]), keras.Input([8])] for _ in range(2)]
+    fine, coarse = L.Dense(6), L.Dense(5)
+    trunk = keras.Model(inputs, [[fine(i), coarse(i), i] for i in inputs])
+    shared = [[keras.Input([n]) for n in (6, 5, 8)] for _ in range(2)]
     outputs = [L.Dense(1)(L.Concatenate()(pair)) for pair in shared]
     heads = keras.Model(shared, outputs)
     model = gd.MultiLossModel(trunk, heads, "pcgrad", separate=True)
     place = model.place_of(trunk([X, X]))
     assert place.num_losses == 2
-    assert [b.shape[-1] for b in place.blocks] == [6, 6]
+    assert [b.shape[-1] for b in place.blocks] == [6, 5, 6, 5]
     model.compile("sgd", ["mse", "mse"])
     model.fit([X, -X], [YA, YB], verbose=0)
 
@@ -473,6 +473,26 @@ def test_lengths_may_differ_from_batch_to_batch(tmp_path):
     assert_same(exported.serve(tokens), model(tokens))
 
 
+class Twice(L.Layer):
+    """A trunk that gives a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(6)
+
+    def call(self, inputs):
+        return [self.dense(inputs), self.dense(-inputs)]
+
+
+def test_a_model_may_be_saved_before_its_first_batch(tmp_path):
+    model = deferred(recipe="graddrop")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), ["mse", "mae"])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(X, [YA, YB], verbose=0)
+    assert len(loaded.optimizer.variables) == 2 + len(loaded.trainable_weights)
+
+
 def test_errors_that_the_first_batch_tells():
     encoder = Encoder()
     tied = gd.MultiLossModel(encoder, keras.Sequential([encoder, L.Dense(1)]))
@@ -485,6 +505,10 @@ def test_errors_that_the_first_batch_tells():
     separate.compile("sgd", ["mse", "mse"])
     with pytest.raises(ValueError, match="needs a list"):
         separate.fit(X, [YA, YB], verbose=0)
+    vector = gd.MultiLossModel(Twice(), L.Average(), separate=True)
+    vector.compile("sgd", gd.VectorLoss(squared_error))
+    with pytest.raises(ValueError, match="a vector of 6 losses"):
+        vector.fit(X, YA, verbose=0)
     with pytest.raises(ValueError, match="call it on a batch"):
         gd.inference_model(deferred())
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf.step.forward import distinct
 from tests.graddrop_tf.models import largest_difference, squared_errors
 from tests.graddrop_tf.separate_tapes import RECIPES, expected, stepped
 
@@ -308,6 +309,13 @@ def test_tensors_draw_apart():
     first, second = tape.gradient(total, x)
     assert set(np.unique(first)) == set(np.unique(second)) == {-1.0, 1.0}
     assert not np.array_equal(first, second)
+
+
+def test_an_absent_tensor_stays_absent():
+    tensor = tf.ones([2])
+    first, second, *absent = distinct([tensor, tensor, None, None])
+    assert first is tensor and second is not tensor
+    assert absent == [None, None]
 
 
 def test_a_tensor_given_twice_counts_once_each():
