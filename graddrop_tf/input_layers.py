@@ -31,6 +31,18 @@ def of(x, known=None):
         return layers
 
 
+def symbol(x) -> keras.KerasTensor | None:
+    """Returns a symbolic tensor like one of a batch."""
+    if x is None or isinstance(x, keras.KerasTensor):
+        return x
+    return keras.KerasTensor(
+        x.shape,
+        dtype=keras.backend.standardize_dtype(x.dtype),
+        sparse=isinstance(x, tf.SparseTensor),
+        ragged=isinstance(x, tf.RaggedTensor),
+    )
+
+
 def outputs(layers):
     """Returns the symbolic tensors of input layers."""
     return keras.tree.map_structure(
@@ -46,14 +58,14 @@ def _name(path) -> str:
 
 
 def _layer(x, name: str) -> keras.layers.InputLayer | None:
-    if x is None:
+    tensor = symbol(x)
+    if tensor is None:
         return None
-    is_symbol = isinstance(x, keras.KerasTensor)
     return keras.layers.InputLayer(
-        batch_shape=(None, *x.shape[1:]),
-        dtype=keras.backend.standardize_dtype(x.dtype),
-        sparse=x.sparse if is_symbol else isinstance(x, tf.SparseTensor),
-        ragged=x.ragged if is_symbol else isinstance(x, tf.RaggedTensor),
+        batch_shape=(None, *tensor.shape[1:]),
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        ragged=tensor.ragged,
         name=name,
     )
 

@@ -182,7 +182,7 @@ class MultiLossModel(TrunkAndHeads):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         x = keras.tree.map_structure(parts.as_tensor, x)
         self.build_on(x)
-        state, variables = self.recipe_state, self.trainable_variables
+        state = self.recipe_state
 
         def losses_of(y_pred):
             return self.per_loss_values(y, y_pred, sample_weight)
@@ -204,6 +204,7 @@ class MultiLossModel(TrunkAndHeads):
             factors = state.loss_weights(losses) * scale
             per_loss = taped.per_loss(factors)
             combined, norms = state.combine(per_loss, self.loss_chunk_size)
+            variables = self.trainable_variables
             grads = taped.gradients(combined, factors, scale, variables)
             if variables:
                 pairs = zip(grads, variables, strict=True)

@@ -56,7 +56,8 @@ def check_no_layer_in_both(trunk, heads) -> None:
     ]
     if shared:
         raise ValueError(
-            "A layer with weights belongs to the trunk or to the heads. "
+            "A layer with weights belongs to the trunk or to the heads; "
+            "`gd.insert` and `gd.compute_gradients` take one that is in both. "
             f"Received: {shared} in both."
         )
 
@@ -166,6 +167,29 @@ def list_handed_on(activations) -> list[bool]:
 def is_differentiable(tensor) -> bool:
     """Returns whether gradients reach a tensor: it is no integer, or None."""
     return tensor is not None and keras.backend.is_float_dtype(tensor.dtype)
+
+
+def check_dense(structure, handed_on: Sequence[bool]) -> None:
+    """Checks that activations are dense tensors.
+
+    Args:
+        structure: What the trunk gives.
+        handed_on: Which of its tensors are no activations.
+
+    Raises:
+        ValueError: If one is sparse or ragged.
+    """
+    blocks = tf.nest.flatten(structure)
+    for block, is_handed_on in zip(blocks, handed_on, strict=True):
+        is_dense = not (
+            getattr(block, "sparse", False) or getattr(block, "ragged", False)
+        ) and not isinstance(block, (tf.SparseTensor, tf.RaggedTensor))
+        if not (is_dense or is_handed_on):
+            raise ValueError(
+                "The activations that losses share must be dense tensors: cut "
+                "behind a layer that makes them so, such as a pooling layer. "
+                f"Received: {block}."
+            )
 
 
 def without(structure, marks: Sequence[bool]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import keras
@@ -32,6 +33,12 @@ class TrunkAndHeads(keras.Model):
     def __init__(
         self, trunk: keras.layers.Layer, heads: keras.layers.Layer, **kwargs
     ):
+        if type(self).call not in (TrunkAndHeads.call, Functional.call):
+            raise ValueError(
+                "`call` takes no part in training: what it does belongs to the "
+                "trunk or the heads, or to `train_step`. Received: "
+                f"{type(self).__name__}, which has a `call` of its own."
+            )
         parts.check_parts(trunk, heads)
         # The trunk's own inputs: sparse, ragged or optional as they are.
         inputs, activations = parts.inputs_of(trunk), None
@@ -73,21 +80,19 @@ class TrunkAndHeads(keras.Model):
         return self.heads(self.trunk(inputs))
 
     def build_on(self, x) -> None:
-        """Creates the weights that are missing, as a first call does.
+        """Creates the weights that are missing, as far as it can.
 
         Args:
             x: A batch of inputs.
         """
         if self.is_functional:
             return
+        self._note(x)
         if self.built:
-            self._note(x)
             return
-        try:
-            self(input_layers.outputs(input_layers.of(x)))
-        except Exception:
-            # Some code runs on tensors with values only.
-            self(x)
+        # Some code runs on tensors with values alone: the step will build it.
+        with contextlib.suppress(Exception):
+            self(keras.tree.map_structure(input_layers.symbol, x))
 
     def trained(self, given, inputs=None, as_list: bool = False):
         """Returns what the trunk gives without what it only hands on.
@@ -103,6 +108,9 @@ class TrunkAndHeads(keras.Model):
         Returns:
             `given`, or a list of those of its tensors that are trained, or
             the only one.
+
+        Raises:
+            ValueError: If one of these is sparse or ragged.
         """
         if self.is_functional:
             blocks = tf.nest.flatten(given)
@@ -114,6 +122,7 @@ class TrunkAndHeads(keras.Model):
                 id(block) in known or not parts.is_differentiable(block)
                 for block in tf.nest.flatten(given)
             ]
+        parts.check_dense(given, handed_on)
         if as_list and isinstance(given, (list, tuple)):
             marks = tf.nest.pack_sequence_as(given, handed_on)
             return [

@@ -513,6 +513,82 @@ def test_errors_that_the_first_batch_tells():
         gd.inference_model(deferred())
 
 
+class OwnCall(gd.MultiLossModel):
+    def call(self, inputs, training=None, mask=None):
+        return super().call(2 * inputs, training=training, mask=mask)
+
+
+@pytest.mark.parametrize("trunk", [Encoder, lambda: trunk_of(keras.Input([8]))])
+def test_a_call_that_training_would_ignore_is_refused(trunk):
+    with pytest.raises(ValueError, match="OwnCall, which has a `call`"):
+        OwnCall(trunk(), dense_heads("a", "b"))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_ragged_activations_are_refused(known):
+    trunk, loss = L.Embedding(10, 4), ["mse", "mse"]
+    shared = keras.Input([None, 4], ragged=True)
+    pooled = L.GlobalAveragePooling1D()(shared)
+    heads = keras.Model(shared, [L.Dense(1)(pooled) for _ in range(2)])
+    if known:
+        inputs = keras.Input([None], dtype="int32", ragged=True)
+        trunk = keras.Model(inputs, trunk(inputs))
+    with pytest.raises(ValueError, match="must be dense tensors"):
+        model = gd.MultiLossModel(trunk, heads)
+        model.compile("sgd", loss)
+        tokens = tf.ragged.constant([[1, 2], [3]] * 12)
+        model.fit(dataset(tokens, [YA, YB]), verbose=0)
+
+
+class NeedsValues(L.Layer):
+    """Runs on tensors with values alone, and counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self.add_weight((), "zeros", trainable=False)
+        self.dense = L.Dense(1)
+
+    def call(self, inputs):
+        self.calls.assign_add(1.0)
+        if not tf.executing_eagerly():
+            raise RuntimeError("no values")
+        return self.dense(inputs)
+
+
+def stateful_heads():
+    heads = keras.Sequential([L.GRU(6, stateful=True), L.Dense(1)])
+    return L.Dense(6), heads, "mse", X.reshape(24, 2, 4), YA
+
+
+def stateful_trunk():
+    trunk = keras.Sequential([L.Dense(5), L.GRU(6, stateful=True)])
+    return trunk, dense_heads("a"), ["mse"], X.reshape(24, 2, 4), [YA]
+
+
+@pytest.mark.parametrize("case", [stateful_heads, stateful_trunk])
+def test_the_first_batch_moves_no_state(case, tmp_path):
+    ours, x, y = build(case, ours=True)
+    plain, *_ = build(case, ours=False)
+    histories = [
+        m.fit(x, y, batch_size=8, shuffle=False, verbose=0).history["loss"]
+        for m in (ours, plain)
+    ]
+    assert_same(*histories)
+    assert_same(ours.get_weights(), plain.get_weights())
+    ours.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same(loaded.get_weights(), ours.get_weights())
+
+
+def test_code_that_needs_values_is_built_by_them():
+    heads = NeedsValues()
+    model = gd.MultiLossModel(L.Dense(6), heads)
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(X, YA, batch_size=8, verbose=0)
+    assert heads.calls.numpy() == 3.0
+    assert len(model.trainable_weights) == 4
+
+
 class Renamed(gd.MultiLossModel):
     """A user's subclass, which is functional or not."""
 
