@@ -185,8 +185,8 @@ def test_converted_trains_as_plain_keras_on_two_replicas(case, mirrored):
         model, at, *_ = case()
         model.set_weights(plain.get_weights())
         ours = compiled(gd.MultiLossModel.from_model(model, at))
-    assert_same(run(ours, x, y), run(compiled(plain), x, y), rtol=1e-5)
-    assert_same(model.get_weights(), plain.get_weights(), rtol=1e-5)
+    assert_same(run(ours, x, y), run(compiled(plain), x, y))
+    assert_same(model.get_weights(), plain.get_weights())
 
 
 @pytest.mark.parametrize(
