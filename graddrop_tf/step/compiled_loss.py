@@ -114,10 +114,21 @@ class PerLossCompileLoss(CompileLoss):
         if self.is_vector:
             names = self._user_loss.names_for(outputs)
         else:
-            names = self._align().names(outputs)
+            names = self._names(outputs)
         self.loss_names = tuple(names)
         if len(names) > 1:
             self._tracker.add_to_store("metrics", _LossMeans(names))
+
+    def _names(self, outputs) -> list[str]:
+        try:
+            return self._align().names(outputs)
+        except (KeyError, TypeError, ValueError) as error:
+            shapes = keras.tree.map_structure(lambda o: tuple(o.shape), outputs)
+            raise ValueError(
+                "`loss` must be one for all outputs, or one for each: a list, "
+                "or a dict with their names. Received: "
+                f"{self._user_loss} for outputs of shapes {shapes}."
+            ) from error
 
     def _align(self) -> _Alignment:
         return _Alignment(

@@ -479,6 +479,18 @@ def test_lengths_may_differ_from_batch_to_batch(tmp_path):
     assert_same(exported.serve(tokens), model(tokens))
 
 
+@pytest.mark.parametrize(
+    ("loss", "labels"),
+    [(["mse"] * 3, {"a": YA, "b": YB}), ({"z": "mse"}, {"a": YA, "b": YB})],
+)
+def test_losses_that_do_not_fit_the_first_batch(loss, labels):
+    model = deferred(TwoHeads())
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match="or one for each: a list") as caught:
+        model.fit(X, labels, verbose=0)
+    assert "'a': (" in str(caught.value)
+
+
 class Twice(L.Layer):
     """A trunk that gives a list."""
 
