@@ -56,8 +56,8 @@ class RecipeState(keras.layers.Layer):
 
     @property
     def loss_names(self) -> tuple[str, ...] | None:
-        """The names of the losses, None until they are known."""
-        return self.combiner.loss_names
+        """The names of the losses that were set, None before."""
+        return None if self._num_losses is None else self.combiner.loss_names
 
     @property
     def needs_per_loss_gradients(self) -> bool:
@@ -98,11 +98,13 @@ class RecipeState(keras.layers.Layer):
             ValueError: If a method does not fit them.
         """
         check_count("num_losses", num_losses)
+        # Those of a method that refuses them are not set.
+        self._num_losses = None
         self.combiner.set_losses(num_losses, names)
         self.combiner.make_state(num_losses)
-        self._num_losses = num_losses
         if self.weighting is not None:
             self.weighting.build(num_losses)
+        self._num_losses = num_losses
         self.built = True
 
     @contextlib.contextmanager

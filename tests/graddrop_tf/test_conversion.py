@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from tests.graddrop_tf import test_any_model
+from tests.graddrop_tf.test_any_model import assert_same
 
 L = keras.layers
 _RANDOM = np.random.default_rng(0)
@@ -135,15 +136,6 @@ def run(model, x, y):
     ).history
     evaluated = model.evaluate(x, y, return_dict=True, **settings)
     return logs, evaluated, model.predict(x, **settings)
-
-
-def assert_same(first, second, rtol=1e-6, atol=1e-6):
-    keras.tree.assert_same_structure(first, second)
-    pairs = zip(
-        keras.tree.flatten(first), keras.tree.flatten(second), strict=True
-    )
-    for a, b in pairs:
-        np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
 def ids(variables):
