@@ -220,6 +220,7 @@ class RecipeState(keras.layers.Layer):
         """Rebuilds the variables of a saved state."""
         if config.get("num_losses") is not None:
             self.set_losses(config["num_losses"], config["names"])
+        self.built = True
 
     def get_config(self):
         """Returns the layers as built, with their seeds."""
@@ -237,4 +238,7 @@ class RecipeState(keras.layers.Layer):
         """Rebuilds the layers from `get_config`."""
         deserialize = keras.saving.deserialize_keras_object
         layers = {k: deserialize(config[k]) for k in ("combiner", "weighting")}
-        return cls(**{**config, **layers})
+        state = cls(**{**config, **layers})
+        # So that Keras calls `build_from_config`.
+        state.built = False
+        return state
