@@ -152,16 +152,11 @@ def check_losses(loss, names: list[str], output) -> None:
 
 
 def list_handed_on(activations) -> list[bool]:
-    """Returns which symbolic tensors of a structure depend on no weights.
-
-    These are none where all are: some place has to be that of the losses.
-    """
-    blocks = tf.nest.flatten(activations)
-    marks = [
+    """Returns which symbolic tensors of a structure depend on no weights."""
+    return [
         not is_differentiable(block) or not graph.depends_on_weights(block)
-        for block in blocks
+        for block in tf.nest.flatten(activations)
     ]
-    return [False] * len(marks) if all(marks) else marks
 
 
 def is_differentiable(tensor) -> bool:

@@ -122,6 +122,9 @@ class TrunkAndHeads(keras.Model):
                 id(block) in known or not parts.is_differentiable(block)
                 for block in tf.nest.flatten(given)
             ]
+        if all(handed_on):
+            # Without weights in front of them they are the place all the same.
+            handed_on = [False] * len(handed_on)
         parts.check_dense(given, handed_on)
         if as_list and isinstance(given, (list, tuple)):
             marks = tf.nest.pack_sequence_as(given, handed_on)
@@ -136,13 +139,11 @@ class TrunkAndHeads(keras.Model):
         object.__setattr__(self, "_input_layers", known)
 
     def symbolic_inputs(self):
-        """Returns inputs for a functional model of the same parts.
+        """Returns inputs like those of the batches that the model has seen.
 
         Raises:
             ValueError: If the model has seen no inputs.
         """
-        if self.is_functional:
-            return self.input
         if self._input_layers is None:
             raise ValueError(
                 "The model does not know its inputs yet: call it on a batch. "

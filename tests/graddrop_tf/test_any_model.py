@@ -447,6 +447,17 @@ def test_the_first_batch_builds_the_recipe_on_two_replicas(mirrored):
     assert np.ptp(known[1]) > 1e-4
 
 
+@pytest.mark.parametrize("recipe", ["baseline", "graddrop", "pcgrad", "mgda"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_trunk_without_weights_trains_the_heads(known, recipe):
+    inputs = keras.Input([8])
+    trunk = keras.Model(inputs, L.Identity()(inputs)) if known else L.Identity()
+    model = gd.MultiLossModel(trunk, TwoHeads(), recipe)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    losses = model.fit(X, {"a": YA, "b": YB}, epochs=3, verbose=0).history
+    assert losses["loss"][-1] < losses["loss"][0]
+
+
 def test_inputs_handed_on_are_not_of_any_separated_loss():
     inputs = [keras.Input([8]), keras.Input([8])]
     fine, coarse = L.Dense(6), L.Dense(5)
