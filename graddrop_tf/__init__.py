@@ -9,15 +9,27 @@ from graddrop_tf.bases.gramian import GramianCombiner
 from graddrop_tf.bases.joint import JointCombiner
 from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.combination import combine
 from graddrop_tf.conversion import insert
 from graddrop_tf.fitting import synchronize_optimizer, train_on_replicas
 from graddrop_tf.inference import inference_model
 from graddrop_tf.methods import METHODS
+from graddrop_tf.methods.aligned_mtl import AlignedMTL
+from graddrop_tf.methods.cagrad import CAGrad
+from graddrop_tf.methods.config import ConFIG
+from graddrop_tf.methods.dualproj import DualProj
+from graddrop_tf.methods.equal_norm import EqualNorm
+from graddrop_tf.methods.fairgrad import FairGrad
 from graddrop_tf.methods.graddrop.function import graddrop, sign_purity
 from graddrop_tf.methods.graddrop.layer import GradDrop, RandomGradDrop
+from graddrop_tf.methods.gradient_dropout import GradientDropout
 from graddrop_tf.methods.gradnorm import GradNorm
+from graddrop_tf.methods.imtl_g import IMTLG
 from graddrop_tf.methods.mgda import MGDA
+from graddrop_tf.methods.nash_mtl import NashMTL
+from graddrop_tf.methods.pcd import PCD
 from graddrop_tf.methods.pcgrad import PCGrad
+from graddrop_tf.methods.upgrad import UPGrad
 from graddrop_tf.model import MultiLossModel
 from graddrop_tf.monitor.callback import GradientMonitor
 from graddrop_tf.recipe import Recipe
@@ -27,16 +39,26 @@ from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
 
 __all__ = [
+    "IMTLG",
     "METHODS",
     "MGDA",
+    "PCD",
+    "AlignedMTL",
+    "CAGrad",
     "Chain",
     "Combiner",
+    "ConFIG",
+    "DualProj",
+    "EqualNorm",
+    "FairGrad",
     "GradDrop",
     "GradNorm",
+    "GradientDropout",
     "GradientMonitor",
     "GramianCombiner",
     "JointCombiner",
     "MultiLossModel",
+    "NashMTL",
     "PCGrad",
     "RandomCombiner",
     "RandomDraws",
@@ -44,10 +66,12 @@ __all__ = [
     "Recipe",
     "RecipeState",
     "Streaming",
+    "UPGrad",
     "VectorLoss",
     "Weighting",
     "__version__",
     "clip_after_reduction",
+    "combine",
     "compute_gradients",
     "graddrop",
     "inference_model",

@@ -30,7 +30,7 @@ _FLOORS = {
         {"input_layers", "methods", "step"},
         {"parsing", "parts"},
         {"recipe", "trunk_and_heads"},
-        {"inference"},
+        {"combination", "inference"},
         {"conversion"},
         {"model"},
         {"monitor"},

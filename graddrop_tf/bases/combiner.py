@@ -125,7 +125,7 @@ class Combiner(Configurable, Stateful):
                 remembers and there are several tensors.
         """
         count = len(place.split(gradients))
-        if self.state_variables and count > 1:
+        if self._own_names and count > 1:
             raise ValueError(
                 f"{type(self).__name__} remembers, once for each tensor: derive"
                 f" it from gd.JointCombiner. Received: {count} shared tensors."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -28,6 +29,7 @@ class Stateful(keras.layers.Layer):
         # Past Keras, which would count variables in attributes as weights.
         object.__setattr__(self, "_kept", {})
         object.__setattr__(self, "_fresh", {})
+        object.__setattr__(self, "_values", None)
         self._own_names: tuple[str, ...] = ()
 
     def initial_state(self, num_losses: int) -> State:
@@ -49,6 +51,8 @@ class Stateful(keras.layers.Layer):
         Raises:
             ValueError: If the layer is not built.
         """
+        if self._values is not None:
+            return dict(self._values)
         if not self.built:
             raise ValueError(
                 f"{type(self).__name__} has no state before it is built. Call "
@@ -78,6 +82,9 @@ class Stateful(keras.layers.Layer):
                 f"{type(self).__name__} has no state {unknown}. Its "
                 f"`initial_state` names {list(self._own_names)}."
             )
+        if self._values is not None:
+            self._values.update(values)
+            return
         values = {
             name: tf.cast(value, self._kept[name].dtype)
             for name, value in values.items()
@@ -86,6 +93,21 @@ class Stateful(keras.layers.Layer):
         for name, value in values.items():
             variable = self._kept[name]
             variable.assign(tf.where(finite, value, variable.value))
+
+    @contextlib.contextmanager
+    def without_variables(self, num_losses: int) -> Iterator[None]:
+        """Inside, the state is that of `initial_state`, in no variables.
+
+        Args:
+            num_losses: T.
+        """
+        state = self.start(num_losses)
+        object.__setattr__(self, "_values", state)
+        self._own_names = tuple(state)
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "_values", None)
 
     def make_state(self, num_losses: int | None) -> None:
         """Creates the variables, once.

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from graddrop_tf.bases.combiner import RandomCombiner
 from graddrop_tf.bases.joint import JointCombiner
+from graddrop_tf.checks import is_number
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
     check_leak,
@@ -40,6 +41,7 @@ class SignDropout(JointCombiner, RandomCombiner):
     search_space: ClassVar[Mapping[str, str]] = {"leak": "uniform(0.0, 1.0)"}
     k = 1.0
     purity_transform: PurityTransform | None = None
+    purity: float | None = None
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class SignDropout(JointCombiner, RandomCombiner):
 
     def transform(self, purity: tf.Tensor) -> tf.Tensor:
         """Computes f(P), the probability that the positive sign is kept."""
+        if self.purity is not None:
+            purity = self.purity * tf.ones_like(purity)
         return resolve_purity_transform(self.k, self.purity_transform)(purity)
 
     def leaks(self, num_losses: int) -> list[float]:
@@ -138,6 +142,9 @@ class GradDrop(SignDropout):
         k: Steepness of `f(p) = clip(k (p - 0.5) + 0.5, 0, 1)`, at least 0.
         purity_transform: A callable f in place of `k`: monotone, and odd
             around (0.5, 0.5). Register it with Keras to save the model.
+        purity: A constant in [0, 1] in place of the sign purity P, which tells
+            what the purity itself is worth: 0.5 tosses a fair coin, 1 keeps
+            the positive sign whatever the gradients are.
         marginalize_batch: Whether to compute the purity from the gradients'
             sums over the batch. Batch-separated gradients are always summed.
         renormalize: Whether to scale the result to the L2 norm of the plain
@@ -179,6 +186,7 @@ class GradDrop(SignDropout):
         leak: float | Sequence[float] | dict[str, float] = 0.0,
         k: float = 1.0,
         purity_transform: PurityTransform | None = None,
+        purity: float | None = None,
         marginalize_batch: bool = True,
         renormalize: bool = False,
         sync_replicas: bool = True,
@@ -197,8 +205,16 @@ class GradDrop(SignDropout):
             **kwargs,
         )
         resolve_purity_transform(k, purity_transform)
+        if purity is not None and (
+            not is_number(purity) or not 0 <= purity <= 1
+        ):
+            raise ValueError(
+                "`purity` must be a number in [0, 1], or None. Received: "
+                f"purity={purity!r}."
+            )
         self.k = k
         self.purity_transform = purity_transform
+        self.purity = purity
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")

@@ -282,7 +282,45 @@ def unequal_norms(combiner):
                 assert_close([sum(got)], [sum(want)], 1e-5)
 
 
-GRAMIAN_LAWS = (unequal_norms,)
+def a_zero_gradient_changes_nothing(combiner):
+    """The other losses are combined as if that one were not there.
+
+    Orders that are drawn for another number of losses are others.
+    """
+    if isinstance(combiner, gd.RandomDraws):
+        return
+    for separate in (SHARED, SEPARATE):
+        for step, g, A in examples(4, separate):
+            g[3] = np.zeros_like(g[3])
+            want = combine(combiner, g[:3], A[:3] if separate else A, step=step)
+            got = combine(combiner, g, A, step=step)
+            assert_close(got, [*want, g[3]], 1e-6)
+
+
+def dependent_gradients_are_finite(combiner):
+    """Duplicates, opposed gradients and more losses than dimensions."""
+    for step, g, A in examples(4):
+        cases = [
+            [g[0], g[0], g[0], g[0]],
+            [g[0], g[1], g[0], -g[1]],
+            [g[0], -g[0], g[1], -2.0 * g[0]],
+            [g[0], -g[0], np.zeros_like(A), np.zeros_like(A)],
+            [np.full_like(A, x) for x in (1.0, -2.0, 3.0, -1e-3)],
+        ]
+        for dtype in ("float32", "float64"):
+            for case in cases:
+                total = sum(combine(combiner, case, A, dtype, step))
+                assert np.isfinite(total).all()
+                assert np.linalg.norm(total) <= 20 * max(
+                    np.linalg.norm(g_i) for g_i in case
+                )
+
+
+GRAMIAN_LAWS = (
+    unequal_norms,
+    a_zero_gradient_changes_nothing,
+    dependent_gradients_are_finite,
+)
 
 
 # What some combiners claim.
@@ -320,6 +358,40 @@ def the_duality_gap_is_closed(combiner):
         for g_i in g:
             unit = np.linalg.norm(p) * np.linalg.norm(g_i)
             assert np.vdot(p, p) - np.vdot(g_i, p) <= 1e-9 * unit
+
+
+def agreeing_gradients_are_summed(combiner):
+    """Gradients without a conflict are left alone."""
+    for T in (1, 2, 5):
+        for step, g, A in examples(T):
+            g = [np.abs(g_i) for g_i in g]
+            for dtype, rtol in (("float32", 1e-5), ("float64", 1e-9)):
+                total = sum(combine(combiner, g, A, dtype, step))
+                assert_close([total], [sum(g)], rtol)
+
+
+def _orthonormal(num_losses):
+    for step, _, A in examples(num_losses):
+        rng = np.random.default_rng([step, num_losses])
+        basis = np.linalg.qr(rng.normal(size=(A.size, num_losses)))[0]
+        yield step, list(basis.T.reshape(num_losses, *A.shape)), A
+
+
+def orthonormal_gradients_are_summed(combiner):
+    """The result has the scale of the sum."""
+    for T in (1, 2, 5):
+        for step, g, A in _orthonormal(T):
+            total = sum(combine(combiner, g, A, "float64", step))
+            assert_close([total], [sum(g)], 1e-9)
+
+
+def orthonormal_gradients_keep_their_direction(combiner):
+    """The result has the direction of the sum."""
+    for T in (1, 2, 5):
+        for step, g, A in _orthonormal(T):
+            total = sum(combine(combiner, g, A, "float64", step))
+            unit = total / np.linalg.norm(total)
+            assert_close([unit], [sum(g) / T**0.5], 1e-9)
 
 
 def neither_of_two_losses_conflicts(combiner):

@@ -10,9 +10,23 @@ from tests.graddrop_tf.methods import laws
 
 # Arguments that lead through other code; every method runs without any.
 VARIANTS = (
+    "aligned_mtl(mode='median')",
+    "aligned_mtl(mode='rmse')",
+    "cagrad(c=0)",
+    "fairgrad(alpha=0.5)",
+    "graddrop(purity=0.7)",
     "graddrop(k=2, leak=0.5)",
     "graddrop(marginalize_batch=False, renormalize=True)",
     "pcgrad(iterative=True)",
+)
+_PROJECTED = (
+    laws.no_loss_conflicts,
+    laws.agreeing_gradients_are_summed,
+    laws.orthonormal_gradients_are_summed,
+)
+_FAIR = (
+    laws.no_loss_conflicts,
+    laws.orthonormal_gradients_keep_their_direction,
 )
 # Laws that only some methods claim to obey.
 CLAIMS = {
@@ -24,8 +38,30 @@ CLAIMS = {
     ),
     "mgda": (laws.no_loss_conflicts, laws.the_duality_gap_is_closed),
     "pcgrad": (laws.neither_of_two_losses_conflicts,),
+    "upgrad": _PROJECTED,
+    "dualproj": _PROJECTED,
+    "cagrad(c=0)": (
+        laws.agreeing_gradients_are_summed,
+        laws.orthonormal_gradients_are_summed,
+    ),
+    "nash_mtl": _FAIR,
+    "fairgrad": _FAIR,
+    "fairgrad(alpha=0.5)": _FAIR,
+    "aligned_mtl": (laws.orthonormal_gradients_are_summed,),
+    "aligned_mtl(mode='median')": (laws.orthonormal_gradients_are_summed,),
+    "aligned_mtl(mode='rmse')": (laws.orthonormal_gradients_are_summed,),
+    "config": (
+        laws.no_loss_conflicts,
+        laws.orthonormal_gradients_are_summed,
+    ),
 }
 _COIN = "A fair coin may drop the sign of a single loss."
+_MOVED = "Of a single loss it takes a step that is 1 + c times as long."
+_DROPPED = "It drops values whatever the losses."
+_MASKS = "Batch-separated losses have masks of their own, in order."
+_FIRST = "The primary loss is the first."
+_EPSILON = "Gradients of about the root of epsilon are normalised less."
+_HULL = "A gradient of zero is the shortest combination."
 _ORDERS = "The drawn orders belong to positions; test_pcgrad.py permutes both."
 # Laws that a method breaks, and why. It has to break them.
 EXCEPTIONS = {
@@ -33,8 +69,27 @@ EXCEPTIONS = {
         laws.one_loss_is_the_identity: _COIN,
         laws.one_loss_is_the_identity_at_zeros: _COIN,
     },
+    "graddrop(purity=0.7)": {
+        laws.one_loss_is_the_identity: _COIN,
+        laws.one_loss_is_the_identity_at_zeros: _COIN,
+    },
+    "gradient_dropout": {
+        laws.one_loss_is_the_identity: _DROPPED,
+        laws.one_loss_is_the_identity_at_zeros: _DROPPED,
+        laws.permuting_the_losses: _MASKS,
+    },
     "pcgrad": {laws.permuting_the_losses: _ORDERS},
     "pcgrad(iterative=True)": {laws.permuting_the_losses: _ORDERS},
+    "mgda": {laws.a_zero_gradient_changes_nothing: _HULL},
+    "cagrad": {
+        laws.one_loss_is_the_identity: _MOVED,
+        laws.one_loss_is_the_identity_at_zeros: _MOVED,
+    },
+    "pcd": {
+        laws.permuting_the_losses: _FIRST,
+        laws.positive_scaling: _EPSILON,
+        laws.finite_and_right_at_any_scale: _EPSILON,
+    },
 }
 
 

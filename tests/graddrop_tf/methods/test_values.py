@@ -81,6 +81,7 @@ def graddrop(case):
     )
 
 
+CONFLICT, AXES = [[2, 0], [-1, 1]], [[1, 0], [0, 2]]
 BASE, THREE = ORACLE["combiners"]["base"], ORACLE["combiners"]["three"]
 ROWS = [
     *map(graddrop, ORACLE["graddrop"]),
@@ -117,6 +118,60 @@ ROWS = [
     ),
     Combined("mgda", BASE["jacobian"], total=BASE["mgda"]),
     Combined("mgda", THREE["jacobian"], total=THREE["mgda"]),
+    # Of g_1 the part along g_2 is g_1 . g_2 / |g_2|^2 = -1, of g_2 that along
+    # g_1 is -1/2: h_1 = g_1 + g_2 and h_2 = g_2 + g_1 / 2.
+    Combined("upgrad", CONFLICT, [[1, 1], [0, 1]]),
+    # The sum (1, 1) conflicts with neither.
+    Combined("dualproj", CONFLICT, CONFLICT),
+    # The sum (1, 0) has the product -1 with g_2 = (-1, 1), of square 2:
+    # with g_2 / 2 more it is 0.
+    Combined("dualproj", [[2, -1], [-1, 1]], [[2, -1], [-1.5, 1.5]]),
+    # c times 5, the length of the sum d = (3, 4), along g_1: g_1 . d = 9 is the
+    # smaller product and, raised to 15, stays below g_2 . d = 16.
+    Combined("cagrad(c=0.4)", [[3, 0], [0, 4]], [[5, 0], [0, 4]]),
+    # Orthogonal: w_i = 1 / |g_i|, times the root of |G| = 17 ** 0.5.
+    Combined("nash_mtl", AXES, total=[17**0.25, 17**0.25]),
+    # Orthogonal: w_i = |g_i|^(-2 alpha / (1 + alpha)), times |G|^(2/3).
+    Combined(
+        "fairgrad", AXES, total=[17 ** (1 / 3), 17 ** (1 / 3) * 2 ** (-1 / 3)]
+    ),
+    # Orthogonal: unit gradients, times the smallest norm, or the root of the
+    # mean square.
+    Combined("aligned_mtl", AXES, [[1, 0], [0, 1]]),
+    Combined("aligned_mtl(mode='rmse')", AXES, [[2.5**0.5, 0], [0, 2.5**0.5]]),
+    # Orthogonal: a_i is proportional to 1 / |g_i|, of sum 1.
+    Combined("imtl_g", AXES, [[2 / 3, 0], [0, 2 / 3]]),
+    # The unit vector v = (1, 1) / 2 ** 0.5, times g_1 . v + g_2 . v.
+    Combined("config", AXES, [[1.5, 0], [0, 1.5]]),
+    Combined("equal_norm", AXES, [[2, 0], [0, 2]]),
+    # Unit gradients u_1 = (1, 0) and u_2 = (-0.6, 0.8): u_2 . d is 0.2 for
+    # d = u_1 + 0.8 u_2 = (0.52, 0.64), of square 0.68, made as long as g_1.
+    Combined(
+        "pcd(tau=0.2, epsilon=1e-12)",
+        [[2, 0], [-3, 4]],
+        total=[2 * 0.52 / 0.68**0.5, 2 * 0.64 / 0.68**0.5],
+    ),
+    # The second loss is the primary one, (0, 1); the first asks for 0.02.
+    Combined(
+        "pcd(primary=1, epsilon=1e-12)",
+        [[1, 0], [0, 2]],
+        [[0.04 / 1.0004**0.5, 0], [0, 2 / 1.0004**0.5]],
+    ),
+    # U > 0.25 stays, divided by 0.75.
+    Combined(
+        "gradient_dropout(rate=0.25)",
+        [[[3, 6]], [[-3, 9]]],
+        [[[0, 8]], [[0, 12]]],
+        uniform=[[0.2, 0.3]],
+    ),
+    # 0.7 in place of P: U = 0.6 keeps the positive sign although both G_i are
+    # negative, U = 0.8 the negative one.
+    Combined(
+        "graddrop(purity=0.7)",
+        [[[-1, -2]], [[-3, 4]]],
+        [[[0, -2]], [[0, 0]]],
+        uniform=[0.6, 0.8],
+    ),
     # The first step records the losses: both ratios are 1, both targets the
     # mean norm (3 + 1) / 2 = 2; the slopes are 3 and -1, the weights 0.7 and
     # 1.1, and times 2 / 1.8 they are 7/9 and 11/9.

@@ -1,0 +1,164 @@
+"""The mathematics of every combiner in one call, without a model."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from graddrop_tf import linalg, places, random
+from graddrop_tf.bases.chain import Chain
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.configuration import Configuration
+from graddrop_tf.bases.draws import RandomDraws
+from graddrop_tf.places import Place, Structure
+from graddrop_tf.recipe import Recipe
+
+
+def combine(
+    method: Combiner | Recipe | str,
+    gradients,
+    activations: Structure | None = None,
+    step: tf.Tensor | int = 0,
+) -> list[Structure]:
+    """Combines the gradients of T losses, without a model.
+
+    It computes what a model with the method does in its first step: eagerly,
+    in a `tf.function`, or under XLA. Where a method has no solution, its class
+    says what it returns; the result has no NaN unless the gradients have one.
+
+    Args:
+        method: A combiner, or a recipe of combiners such as `"mgda"` or
+            `"upgrad+graddrop(leak=0.2)"`. It is not changed.
+        gradients: The gradient of each loss: a list of T tensors, or of T
+            structures of tensors, each tensor a block; a stack `[T, ...]`, or
+            a dict of stacks. The first axis of a tensor is the batch; one of a
+            single axis, or none, is that of a single example.
+        activations: A, where a method looks at it: a tensor or structure in
+            the form of one gradient, or T of them where the losses are batch
+            separated. Ones if None.
+        step: Integer scalar from which draws follow. Text that gives no seed
+            draws with seed 0, so that the same step gives the same result.
+
+    Returns:
+        T gradients in the forms, shapes and dtypes of the given ones; integers
+        become `float32`. Their sum is what the trunk receives.
+
+    Raises:
+        ValueError: If the recipe holds more than combiners, or shapes or
+            numbers do not match.
+
+    Example:
+        >>> a, b = gd.combine("mgda", [[6.0, 1.0, 1.0], [-4.0, 1.0, 1.0]])
+        >>> a + b  # the shortest convex combination, (0, 1, 1)
+    """
+    combiners = _combiners(method)
+    gradients = _as_structures(gradients)
+    shapes = tf.nest.map_structure(tf.shape, gradients)
+    static = tf.nest.map_structure(lambda g: g.shape, gradients)
+    gradients = tf.nest.map_structure(_with_batch, gradients)
+    place = _place(combiners, gradients, activations)
+    place.check_shapes(gradients)
+    with random.drawing(step), contextlib.ExitStack() as stack:
+        for combiner in combiners:
+            combiner.set_losses(len(gradients))
+            stack.enter_context(combiner.without_variables(len(gradients)))
+            gradients = combiner.checked(gradients, place)
+    return tf.nest.map_structure(
+        lambda g, shape, like: tf.ensure_shape(tf.reshape(g, shape), like),
+        gradients,
+        shapes,
+        static,
+    )
+
+
+def _combiners(method) -> list[Combiner]:
+    """Returns new combiners that do what the method does."""
+    if isinstance(method, Combiner):
+        return list(_copies(method))
+    recipe = Recipe.of(method)
+    others = (
+        recipe.weighting,
+        recipe.global_clipnorm,
+        recipe.gradient_penalty or None,
+    )
+    if any(term is not None for term in others):
+        raise ValueError(
+            "`combine` takes combiners alone: a weighting, `clip` and `penalty`"
+            f" act on losses, variables and inputs. Received: '{recipe}'."
+        )
+    return [_build(configuration, seed=0) for configuration in recipe.combiners]
+
+
+def _copies(method: Combiner) -> Iterator[Combiner]:
+    if isinstance(method, Chain):
+        for combiner in method.combiners:
+            yield from _copies(combiner)
+    else:
+        yield _build(method.configuration, getattr(method, "seed", None))
+
+
+def _build(configuration: Configuration, seed: int | None) -> Combiner:
+    given = configuration.arguments.get("seed")
+    if given is None and issubclass(configuration.make, RandomDraws):
+        return configuration.build(seed=seed)
+    return configuration.build()
+
+
+def _as_structures(gradients) -> list[Structure]:
+    """Returns T structures of tensors of floating point numbers."""
+    if isinstance(gradients, dict):
+        stacks = tf.nest.map_structure(tf.convert_to_tensor, gradients)
+        first = tf.nest.flatten(stacks)[0]
+        gradients = linalg.unstack(stacks, len(linalg.as_list(first)))
+    if not isinstance(gradients, (list, tuple)):
+        gradients = linalg.as_list(gradients)
+    if not gradients:
+        raise ValueError(
+            "Expected one gradient for each loss. Received an empty list."
+        )
+    return [_as_structure(gradient) for gradient in gradients]
+
+
+def _as_structure(gradient: Any) -> Structure:
+    leaves = tf.nest.flatten(gradient)
+    if all(isinstance(leaf, numbers.Number) for leaf in leaves):
+        # A tensor, written as lists of numbers.
+        return _floating(gradient)
+    return tf.nest.map_structure(_floating, gradient)
+
+
+def _floating(value: Any) -> tf.Tensor:
+    tensor = tf.convert_to_tensor(value)
+    return tensor if tensor.dtype.is_floating else tf.cast(tensor, tf.float32)
+
+
+def _with_batch(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns a tensor with a batch axis and features."""
+    return tensor if tensor.shape.rank > 1 else tf.reshape(tensor, [1, -1])
+
+
+def _place(
+    combiners: Sequence[Combiner], gradients: list, activations: Structure
+) -> Place:
+    """Returns where the gradients meet."""
+    wanted = [c.separate for c in combiners if c.separate is not None]
+    separate = wanted[0] if wanted else None
+    if activations is None:
+        ones = tf.nest.map_structure(tf.ones_like, gradients)
+        return places.Separated(ones) if separate else places.Shared(ones[0])
+    activations = tf.nest.map_structure(_with_batch, _as_structure(activations))
+    if separate is None and _same_form(activations, gradients[0]):
+        separate = False
+    return places.of(activations, separate)
+
+
+def _same_form(first: Structure, second: Structure) -> bool:
+    try:
+        tf.nest.assert_same_structure(first, second)
+    except (TypeError, ValueError):
+        return False
+    return True

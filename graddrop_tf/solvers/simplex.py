@@ -1,0 +1,75 @@
+"""The shortest combination of vectors whose weights have a given sum."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from graddrop_tf.solvers.linear import make_solver, step_length
+
+# 14 converge for 100 losses; tests hold the gap that is left after 16.
+_NUM_ITERATIONS = 16
+_CONVERGED = 1e-14
+
+
+def minimize_on_simplex(
+    matrix: tf.Tensor, prices: tf.Tensor, rounding: float
+) -> tf.Tensor:
+    """Minimises `x' M x` over `x >= 0` with `b' x = 1`.
+
+    A primal-dual interior-point method with Mehrotra's predictor and
+    corrector (Nocedal and Wright, "Numerical Optimization", 2006, section
+    16.6). A multiple of the identity keeps the equations of each step regular.
+    It does not move the solution: the residuals are those of M itself
+    (Friedlander and Orban, "A primal-dual regularized interior-point method
+    for convex quadratic programs", 2012).
+
+    Args:
+        matrix: M, `[T, T]` `float64` with a diagonal of ones, positive
+            semidefinite up to its rounding.
+        prices: b, `[T]` `float64`, positive, of maximum 1.
+        rounding: The error of the values of M.
+
+    Returns:
+        x, `[T]` `float64`.
+
+    Example:
+        >>> x = minimize_on_simplex(tf.eye(2, dtype="float64"), b, 1e-12)
+    """
+    num_rows = matrix.shape[0]
+    # An error in each value moves the eigenvalues by up to T times as much.
+    regular = matrix + num_rows * rounding * tf.eye(num_rows, dtype=tf.float64)
+    ones = tf.ones_like(prices)
+    start = (0, ones / tf.reduce_sum(prices), ones, tf.zeros([], tf.float64))
+    return tf.while_loop(
+        lambda position, *_: position < _NUM_ITERATIONS,
+        lambda position, *point: (
+            position + 1,
+            *_iterate(matrix, regular, prices, *point),
+        ),
+        start,
+    )[1]
+
+
+def _iterate(matrix, regular, prices, x, z, nu):
+    """Takes a predictor-corrector step; z, nu: multipliers of x, b'x = 1."""
+    mu = tf.reduce_mean(x * z)
+    dual = tf.linalg.matvec(matrix, x) - nu * prices - z
+    primal = tf.reduce_sum(prices * x) - 1
+    solve = make_solver(regular + tf.linalg.diag(z / x))
+    response = solve(prices)
+
+    def newton(complementarity):
+        step = solve(complementarity / x - dual)
+        d_nu = -primal - tf.reduce_sum(prices * step)
+        d_nu /= tf.reduce_sum(prices * response)
+        d_x = step + d_nu * response
+        return d_x, (complementarity - z * d_x) / x, d_nu
+
+    d_x, d_z, _ = newton(-x * z)
+    length = step_length(x, d_x, z, d_z, 1.0)
+    ahead = tf.reduce_mean((x + length * d_x) * (z + length * d_z))
+    centring = (ahead / mu) ** 3
+    d_x, d_z, d_nu = newton(centring * mu - x * z - d_x * d_z)
+    length = step_length(x, d_x, z, d_z, 0.99)
+    length *= tf.cast(mu > _CONVERGED, tf.float64)
+    return x + length * d_x, z + length * d_z, nu + length * d_nu
