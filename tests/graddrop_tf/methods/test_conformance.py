@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from tests.graddrop_tf.models import (
+    ALONE,
     HEADS,
     LAYER,
     LAYER_RECIPES,
@@ -130,6 +131,24 @@ def test_saved_model_continues_as_if_never_saved(recipe, kind, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     kind.train(model, steps=3)
     kind.train(loaded, steps=3)
+    assert largest_difference(trainable(model), trainable(loaded)) == 0
+
+
+@pytest.mark.parametrize("method", sorted({*gd.METHODS} - {*ALONE}))
+def test_methods_that_work_in_the_same_way(method, mirrored, tmp_path):
+    """In short for each: two replicas, half precision, save and load."""
+    one = twenty_steps(VECTOR.compiled(method), VECTOR)
+    with mirrored(2).scope():
+        model = VECTOR.compiled(method)
+    assert largest_difference(one, twenty_steps(model, VECTOR)) < 1e-5
+    keras.config.set_dtype_policy("mixed_float16")
+    model = VECTOR.compiled(method, keras.optimizers.Adam(0.01))
+    first = VECTOR.train(model)["loss"]
+    assert VECTOR.train(model, steps=40)["loss"] < 0.9 * first
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for same in (model, loaded):
+        VECTOR.train(same, steps=3)
     assert largest_difference(trainable(model), trainable(loaded)) == 0
 
 
