@@ -28,7 +28,7 @@ class GramianCombiner(JointCombiner):
 
     Example:
         >>> @keras.saving.register_keras_serializable()
-        ... class EqualNorm(gd.GramianCombiner):
+        ... class InverseNorm(gd.GramianCombiner):
         ...     def weigh(self, gram):
         ...         return tf.math.rsqrt(tf.linalg.diag_part(gram))
     """

@@ -98,3 +98,133 @@ def test_values(case):
         for run in (graph, xla) if len(rows) == 3 else (graph,):
             total = run(tf.constant(rows, "float32")).numpy()
             assert_is(total, expected, values["tolerance_float32"])
+
+
+def arrays(structure):
+    return [np.array(tensor) for tensor in tf.nest.flatten(structure)]
+
+
+def assert_same(first, second):
+    for a, b in zip(arrays(first), arrays(second), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+ROWS = np.random.default_rng(0).normal(size=(3, 4, 6))
+
+
+def test_gradients_in_all_forms():
+    """A stack, a list, numbers, and blocks whose products add up."""
+    expected = gd.combine("mgda", ROWS)
+    assert_same(gd.combine("mgda", list(ROWS)), expected)
+    assert_same(gd.combine("mgda", tuple(tf.constant(ROWS))), expected)
+    blocks = [{"a": row[:, :2], "b": [row[:, 2:]]} for row in ROWS]
+    combined = gd.combine("mgda", blocks)
+    tf.nest.assert_same_structure(combined[0], blocks[0])
+    joined = [np.concatenate([h["a"], h["b"][0]], axis=1) for h in combined]
+    assert_same(joined, expected)
+    stacks = {"a": ROWS[..., :2], "b": [ROWS[..., 2:]]}
+    assert_same(gd.combine("mgda", stacks), combined)
+    (a, b) = gd.combine("mgda", [[2, 0], [-1, 1]])
+    assert a.dtype == b.dtype == tf.float32
+    # By hand: w = (0.4, 0.6) makes (0.2, 0.6), of the product 0.4 with both.
+    np.testing.assert_allclose([a, b], [[0.8, 0], [-0.6, 0.6]], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", gd.METHODS)
+def test_every_combiner_keeps_shapes_and_dtypes(method):
+    if issubclass(gd.METHODS[method], gd.Weighting):
+        with pytest.raises(ValueError, match="combiners alone"):
+            gd.combine(method, ROWS)
+        return
+    for shape in ([], [5], [2, 5], [2, 3, 4]):
+        for dtype in ("bfloat16", "float64"):
+            gradients = [tf.ones(shape, dtype), -2 * tf.ones(shape, dtype)]
+            for part in gd.combine(method, gradients):
+                assert (part.shape, part.dtype) == (shape, dtype)
+
+
+def test_vectors_are_single_examples():
+    """Each position of a vector has its own purity and draw."""
+    vectors = np.random.default_rng(1).normal(size=(2, 500))
+    one, other = arrays(gd.combine("graddrop(seed=2)", vectors))
+    assert_same(
+        gd.combine("graddrop(seed=2)", vectors[:, None]),
+        [one[None], other[None]],
+    )
+    kept = np.sign(one + other)
+    assert 100 < (kept > 0).sum() < 400
+
+
+def test_activations():
+    # sgn(A) turns the second gradient, so that both agree in the first
+    # feature; in the second they agree without.
+    gradients = list(np.float32([[[1.0, -2.0]], [[-3.0, -1.0]]]))
+    shared = gd.combine("graddrop", gradients, np.ones([1, 2], np.float32))
+    assert 0.0 in arrays(shared)[0] or 0.0 in arrays(shared)[1]
+    separate = [tf.constant([[1.0, 1.0]]), tf.constant([[-1.0, 1.0]])]
+    assert_same(gd.combine("graddrop", gradients, separate), gradients)
+    # A list in the form of one gradient is shared.
+    blocks = [[g, g] for g in gradients]
+    a = tf.constant([[1.0, 1.0]])
+    assert len(gd.combine("graddrop", blocks, [a, a])[0]) == 2
+
+
+def test_draws_follow_from_the_seed_and_the_step():
+    first = gd.combine("graddrop", ROWS, step=1)
+    assert_same(gd.combine("graddrop", ROWS, step=tf.constant(1)), first)
+    assert_same(gd.combine("graddrop(seed=0)", ROWS, step=1), first)
+    run = tf.function(
+        lambda step: gd.combine("graddrop", ROWS, step=step), jit_compile=True
+    )
+    assert_same(run(tf.constant(1, tf.int64)), first)
+    for other in (
+        gd.combine("graddrop", ROWS, step=2),
+        gd.combine("graddrop(seed=1)", ROWS, step=1),
+    ):
+        assert not np.array_equal(other[0], first[0])
+    layer = gd.GradDrop(seed=0)
+    assert_same(gd.combine(layer, ROWS, step=1), first)
+    assert not layer.built
+    drawn = gd.GradDrop()
+    assert_same(gd.combine(drawn, ROWS), gd.combine(drawn, ROWS))
+
+
+def test_several_combiners_act_in_order():
+    step = gd.combine("graddrop(seed=3)", gd.combine("pcgrad(seed=3)", ROWS))
+    both = gd.combine("pcgrad(seed=3)+mgda", ROWS)
+    assert_same(both, gd.combine("mgda", gd.combine("pcgrad(seed=3)", ROWS)))
+    chain = gd.Chain([gd.PCGrad(seed=3), gd.MGDA()])
+    assert_same(gd.combine(chain, ROWS), both)
+    assert not np.allclose(step[0], both[0])
+    assert_same(gd.combine("baseline", ROWS), list(ROWS))
+
+
+def test_every_call_is_a_first_step():
+    """A method that remembers is not changed, and a built one starts anew."""
+    rows = [[1.0, 0.0], [0.0, 3.0]]
+    method = gd.PCD(num_losses=2, tau=0.5, decay=0.5)
+    expected = gd.combine(method, rows)
+    method.build()
+    method.keep(squares=[7.0, 9.0], total=0.5)
+    assert_same(gd.combine(method, rows), expected)
+    np.testing.assert_array_equal(method.state["squares"], [7.0, 9.0])
+
+
+@pytest.mark.parametrize(
+    ("method", "gradients", "message"),
+    [
+        ("mgda+clip(1.0)", ROWS, "combiners alone.*clip"),
+        ("penalty(0.1)", ROWS, "combiners alone"),
+        ("gradnorm+mgda", ROWS, "combiners alone"),
+        ("mgad", ROWS, "no method 'mgad'"),
+        (3, ROWS, "A recipe is"),
+        ("mgda", [], "empty"),
+        ("mgda", 1.0, "static first axis"),
+        ("mgda", [ROWS[0], ROWS[1][:, :2]], "shape"),
+        ("graddrop(leak=[1, 0])", ROWS, "leak"),
+        (gd.MGDA(num_losses=2), ROWS, "num_losses=2"),
+    ],
+)
+def test_mistakes(method, gradients, message):
+    with pytest.raises(ValueError, match=message):
+        gd.combine(method, gradients)

@@ -11,6 +11,7 @@ from typing import Any
 from trainers import errors, files
 from trainers.benchmarks import measuring, table
 from trainers.benchmarks.suites import (
+    combiners,
     function,
     input_pipeline,
     layer,
@@ -29,6 +30,7 @@ SUITES = {
     "shared": shared.SUITE,
     "memory": memory.SUITE,
     "graddrop": function.SUITE,
+    "combiners": combiners.SUITE,
     "input": input_pipeline.SUITE,
     "monitor": monitor.SUITE,
     "mixed": mixed.SUITE,
