@@ -218,7 +218,7 @@ def test_what_experiments_declare_can_be_drawn(name):
 
 @pytest.mark.parametrize("name", search_space.method_ranges())
 def test_declared_ranges_of_methods_can_be_drawn(name):
-    low, high = _make(name.split(".")[0]).corners()
+    low, *_, high = _make(name.split(".")[0]).corners()
     assert low.values[name] < high.values[name]
     assert low.recipe != high.recipe
 
