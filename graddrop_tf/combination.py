@@ -36,7 +36,8 @@ def combine(
         gradients: The gradient of each loss: a list of T tensors, or of T
             structures of tensors, each tensor a block; a stack `[T, ...]`, or
             a dict of stacks. The first axis of a tensor is the batch; one of a
-            single axis, or none, is that of a single example.
+            single axis, or none, is that of a single example. None, as
+            `tape.gradient` returns it, stands for zeros.
         activations: A, where a method looks at it: a tensor or structure in
             the form of one gradient, or T of them where the losses are batch
             separated. Ones if None.
@@ -120,7 +121,24 @@ def _as_structures(gradients) -> list[Structure]:
         raise ValueError(
             "Expected one gradient for each loss. Received an empty list."
         )
-    return [_as_structure(gradient) for gradient in gradients]
+    return _dense([_as_structure(gradient) for gradient in gradients])
+
+
+def _dense(gradients: Sequence[Structure]) -> list[Structure]:
+    """Returns the gradients with zeros in place of None."""
+    blocks = []
+    for block in linalg.by_block(gradients):
+        like = next((g for g in block if g is not None), None)
+        if like is None:
+            raise ValueError(
+                "Expected a gradient of at least one loss at each tensor. "
+                "Received None for all of them."
+            )
+        blocks.append([tf.zeros_like(like) if g is None else g for g in block])
+    return [
+        tf.nest.pack_sequence_as(gradient, list(of_one))
+        for gradient, *of_one in zip(gradients, *blocks, strict=True)
+    ]
 
 
 def _as_structure(gradient: Any) -> Structure:
@@ -131,13 +149,19 @@ def _as_structure(gradient: Any) -> Structure:
     return tf.nest.map_structure(_floating, gradient)
 
 
-def _floating(value: Any) -> tf.Tensor:
+def _floating(value: Any) -> tf.Tensor | None:
+    if value is None:
+        return None
     tensor = tf.convert_to_tensor(value)
     return tensor if tensor.dtype.is_floating else tf.cast(tensor, tf.float32)
 
 
 def _with_batch(tensor: tf.Tensor) -> tf.Tensor:
     """Returns a tensor with a batch axis and features."""
+    if tensor.shape.rank is None:
+        raise ValueError(
+            f"Expected tensors of a known rank. Received: {tensor}."
+        )
     return tensor if tensor.shape.rank > 1 else tf.reshape(tensor, [1, -1])
 
 

@@ -155,6 +155,25 @@ def test_vectors_are_single_examples():
     assert 100 < (kept > 0).sum() < 400
 
 
+def test_none_stands_for_zeros():
+    zeros = np.zeros_like(ROWS[0])
+    expected = gd.combine("upgrad", [zeros, ROWS[1], ROWS[2]])
+    assert_same(gd.combine("upgrad", [None, ROWS[1], ROWS[2]]), expected)
+    blocks = [{"a": ROWS[0], "b": None}, {"a": None, "b": ROWS[1]}]
+    assert_same(gd.combine("baseline", blocks)[1], {"a": zeros, "b": ROWS[1]})
+    with pytest.raises(ValueError, match="None for all"):
+        gd.combine("mgda", [None, None])
+
+
+def test_a_rank_has_to_be_known():
+    @tf.function(input_signature=[tf.TensorSpec(None)] * 2)
+    def run(a, b):
+        return gd.combine("mgda", [a, b])
+
+    with pytest.raises(ValueError, match="known rank"):
+        run(tf.ones([2]), tf.ones([2]))
+
+
 def test_activations():
     # sgn(A) turns the second gradient, so that both agree in the first
     # feature; in the second they agree without.
