@@ -198,9 +198,9 @@ class Celeba(fit_experiment.FitExperiment):
         "learning_rate": "log_uniform(1e-4, 1e-2)"
     }
 
-    def count_losses(self, run: experiment.Run) -> int:
+    def name_losses(self, run: experiment.Run) -> Sequence[str]:
         """See the base class."""
-        return len(self._data(run).names)
+        return self._data(run).names
 
     def check(self, run: experiment.Run) -> None:
         """See the base class."""

@@ -141,7 +141,7 @@ class Digits(fit_experiment.FitExperiment):
     name = "digits"
     title = "two overlapping digits, one classifier for each"
     defaults = DigitsConfig()
-    num_losses = len(POSITIONS)
+    loss_names = POSITIONS
     table = (
         columns.Column("error", "error %", columns.percent),
         columns.Column(

@@ -27,8 +27,8 @@ prints, on two CPU cores (mean and standard deviation over the 200 starts):
 
 PCGrad and MGDA stop where two losses disagree in sign: in one dimension such a
 point leaves them no direction. Random GradDrop reaches the global minimum from
-more starts than GradDrop. A method takes 1 to 20 seconds; MGDA, which solves a
-small optimization problem in each step, takes longest.
+more starts than GradDrop. A method takes 1 to 20 seconds; those that solve an
+optimization problem for each start take longest.
 """
 
 import dataclasses
@@ -50,6 +50,7 @@ from trainers.training.progress import Progress
 
 SLOPES = (1.0, 1.5, 2.0, 2.5, 5.0)
 OFFSETS = (0.0, 0.2, 0.4, 0.6, 0.8)
+LOSS_NAMES = tuple(f"loss_{i}" for i in range(1, len(SLOPES) + 1))
 GLOBAL_MINIMUM = 1.4133
 _HIT_TOLERANCE = 0.01
 _CURVES = "curves.npz"
@@ -104,7 +105,8 @@ class Descent:
             config: The experiment's values.
         """
         self._num_starts = config.num_starts
-        self._state = recipe.build(len(SLOPES))
+        self._state = recipe.make_state()
+        self._state.set_losses(len(LOSS_NAMES), LOSS_NAMES)
         own = {id(v) for v in self._state.state_variables}
         # The same for all runs.
         self._seeds = [
@@ -269,7 +271,7 @@ class Toy(experiment.Experiment):
     name = "toy"
     title = "one weight, five losses sin(a w + b) + 1 (paper, section 4.1)"
     defaults = ToyConfig()
-    num_losses = len(SLOPES)
+    loss_names = LOSS_NAMES
     table = (
         columns.Column("final_loss", "final loss"),
         columns.Column("final_loss", "median", columns.median),

@@ -47,7 +47,7 @@ Other prepared data sets of images and labels can be used, see
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import keras
@@ -198,9 +198,9 @@ class Transfer(fit_experiment.FitExperiment):
         "learning_rate": "log_uniform(1e-4, 1e-2)"
     }
 
-    def count_losses(self, run: experiment.Run) -> int:
+    def name_losses(self, run: experiment.Run) -> Sequence[str]:
         """See the base class."""
-        return len(self._sets(run))
+        return list(self._sets(run))
 
     def check(self, run: experiment.Run) -> None:
         """See the base class."""

@@ -57,10 +57,10 @@ def check(run: Run) -> None:
             f"--data_dir: got {run.data_dir}, but {experiment.name} reads no "
             "data from there; leave it out."
         )
-    count = experiment.count_losses(run)
+    names = experiment.name_losses(run)
     experiment.check(run)
     try:
-        run.recipe.build(count)
+        run.recipe.make_state().set_losses(len(names), names)
     except ValueError as error:
         raise errors.UserError(
             f"{experiment.name} with {run.method}: {error}"

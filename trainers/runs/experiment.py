@@ -99,7 +99,7 @@ class Experiment(abc.ABC):
         defaults: The default config.
         variants: Other values of some of its fields, by a name for
             `--config`.
-        num_losses: How many losses share the trunk; see `count_losses`.
+        loss_names: The losses that share the trunk; see `name_losses`.
         table: The columns of its table in the report.
         figures: Draw the figures of its report, each from the experiment and
             the finished runs of all methods.
@@ -118,7 +118,7 @@ class Experiment(abc.ABC):
     title: ClassVar[str]
     defaults: ClassVar[Config]
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    num_losses: ClassVar[int]
+    loss_names: ClassVar[Sequence[str]]
     table: ClassVar[Sequence[columns.Column]]
     figures: ClassVar[Sequence[Draw]] = ()
     compared: ClassVar[str]
@@ -134,9 +134,9 @@ class Experiment(abc.ABC):
         """Whether the paper's numbers are for the data of this config."""
         return True
 
-    def count_losses(self, run: Run) -> int:
-        """Counts the losses of a run, whose data may determine the number."""
-        return self.num_losses
+    def name_losses(self, run: Run) -> Sequence[str]:
+        """Names the losses of a run, whose data may determine them."""
+        return self.loss_names
 
     @abc.abstractmethod
     def check(self, run: Run) -> None:

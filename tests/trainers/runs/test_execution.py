@@ -9,7 +9,7 @@ from tests.trainers import small_runs
 from trainers import errors
 from trainers.experiments import registry
 from trainers.runs import directory as run_directory
-from trainers.runs import experiment
+from trainers.runs import execution, experiment
 
 
 def test_a_run_leaves_config_and_results(tmp_path):
@@ -32,6 +32,27 @@ def test_a_run_leaves_config_and_results(tmp_path):
     assert results["wall_seconds"] > 0.0
     assert {"tensorflow", "keras", "graddrop_tf"} <= results["versions"].keys()
     assert {"git_commit", "device", "resumed"} <= results.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("toy", "pcd(primary='loss_2')"),
+        ("digits", "pcd(primary='upper_left')"),
+        ("digits", "graddrop(leak={'upper_left': 1.0})"),
+    ],
+)
+def test_a_method_may_name_losses(name, method, tmp_path):
+    run = small_runs.small_run(name, tmp_path / "run", method=method)
+    assert small_runs.finish(run).status == "finished"
+
+
+def test_a_loss_that_there_is_not_is_refused(tmp_path):
+    run = small_runs.small_run(
+        "digits", tmp_path / "run", method="pcd(primary='left')"
+    )
+    with pytest.raises(errors.UserError, match="losses upper_left, lower_righ"):
+        execution.check(run)
 
 
 def test_an_ended_run_is_left_alone(tmp_path):

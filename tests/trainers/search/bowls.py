@@ -26,7 +26,7 @@ class Bowl(experiment.Experiment):
     name = "bowl"
     title = "a bowl"
     defaults = BowlConfig()
-    num_losses = 2
+    loss_names = ("left", "right")
     table = ()
     compared = "error"
     lower_is_better = True

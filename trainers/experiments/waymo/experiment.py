@@ -126,7 +126,7 @@ class Waymo(fit_experiment.FitExperiment):
             "steps": 600,
         },
     }
-    num_losses = len(losses.LOSS_NAMES)
+    loss_names = losses.LOSS_NAMES
     reads_data_dir = True
     table = (
         *(
