@@ -185,7 +185,7 @@ def bend(
     part = cosines * others[:, None] * others[None, :] + tf.linalg.diag(first)
     start = first * lengths
     missing = tau * lengths - tf.linalg.matvec(cosines, start)
-    slopes = first - others * missing
+    slopes = -others * missing
     bent = start + others * solvers.complement(part, slopes[None], rounding)[0]
     allowed = _MISSING * tau * lengths + _ROUNDED * tf.reduce_max(lengths)
     products = tf.linalg.matvec(cosines, bent)

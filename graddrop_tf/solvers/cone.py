@@ -59,6 +59,10 @@ def complement(
     """
     num_rows = matrix.shape[0]
     ridge = num_rows * rounding * tf.eye(num_rows, dtype=tf.float64)
+    # y is in proportion to q; a step is made for values of about 1.
+    size = tf.reduce_max(tf.abs(slopes), axis=-1, keepdims=True)
+    size = tf.where(size > 0, size, 1.0)
+    slopes /= size
     y = tf.ones_like(slopes)
     z = tf.maximum(tf.linalg.matvec(matrix, y) + slopes, 1.0)
     _, y, z = tf.while_loop(
@@ -70,8 +74,27 @@ def complement(
         (0, y, z),
     )
     refined = _refine(matrix, ridge, slopes, y, free=y > z)
-    better = _error(matrix, slopes, refined) < _error(matrix, slopes, y)
-    return tf.maximum(tf.where(better, refined, y), 0.0)
+    better = shortfall(matrix, slopes, refined) < shortfall(matrix, slopes, y)
+    y = tf.where(better[..., None], refined, y)
+    return size * tf.maximum(y, 0.0)
+
+
+def shortfall(matrix: tf.Tensor, slopes: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns how far y is from what `complement` finds.
+
+    Args:
+        matrix: M, as in `complement`.
+        slopes: q, `[m, T]`.
+        y: `[m, T]`.
+
+    Returns:
+        `[m]`, the largest `min(y_i, z_i)` in magnitude.
+
+    Example:
+        >>> shortfall(cosines, slopes, complement(cosines, slopes, 1e-12))
+    """
+    z = tf.linalg.matvec(matrix, y) + slopes
+    return tf.reduce_max(tf.abs(tf.minimum(y, z)), axis=-1)
 
 
 def _iterate(matrix, ridge, slopes, y, z):
@@ -92,12 +115,6 @@ def _iterate(matrix, ridge, slopes, y, z):
     length = step_length(y, d_y, z, d_z, 0.99)[..., None]
     length *= tf.cast(mu > _CONVERGED, tf.float64)
     return y + length * d_y, z + length * d_z
-
-
-def _error(matrix, slopes, y) -> tf.Tensor:
-    """Returns how far y and z are from complementary, `[m, 1]`."""
-    z = tf.linalg.matvec(matrix, y) + slopes
-    return tf.reduce_max(tf.abs(tf.minimum(y, z)), axis=-1, keepdims=True)
 
 
 def _refine(matrix, ridge, slopes, y, free) -> tf.Tensor:
