@@ -21,7 +21,7 @@ class DualProj(GramianCombiner):
     `sum_i w_i g_i` with the w of smallest `w' G w` for which all `w_i >= 1`.
     Where the sum itself raises no loss it is unchanged.
 
-    Solver: a quadratic program, 12 interior-point steps.
+    Solver: a quadratic program, 14 interior-point steps.
 
     Reference: Lopez-Paz and Ranzato, NeurIPS 2017, section 3.
 

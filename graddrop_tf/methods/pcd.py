@@ -36,7 +36,7 @@ class PCD(GramianCombiner):
     result as long as their norms are well above the root of epsilon. Under a
     loss scale the norms are scaled.
 
-    Solver: a quadratic program, 12 interior-point steps.
+    Solver: a quadratic program, 14 interior-point steps.
 
     Reference: Varam and AlHajri, TMLR 2026, Algorithm 1.
 

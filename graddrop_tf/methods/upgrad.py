@@ -44,7 +44,7 @@ class UPGrad(GramianCombiner):
     Where no two gradients conflict this is the plain sum. The paper takes the
     mean; the sum of T losses is T times as long, as that of the baseline.
 
-    Solver: T quadratic programs at once, 12 interior-point steps.
+    Solver: T quadratic programs at once, 14 interior-point steps.
 
     Reference: Quinton and Rey, 2024 (arXiv 2406.16232), section 3.2.
 
