@@ -19,8 +19,8 @@ class IMTLG(GramianCombiner):
     Weights a of sum 1 with `g_i . d / |g_i|` equal for all i (Eq. 7): the
     result is at the scale of a mean. Gradients of zero are left out. Weights
     may be negative and the direction may raise every loss, also where the
-    gradients are independent; `ConFIG` differs in the length alone and does
-    not. The result is 0 where the weights cannot sum to 1.
+    gradients are independent; `ConFIG` takes the same line in the direction in
+    which all losses fall. The result is 0 where the weights cannot sum to 1.
 
     Solver: an eigendecomposition, made exact by 3 sweeps of Jacobi rotations;
     dependent gradients by the pseudo-inverse of the cosine matrix.
