@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from graddrop_tf.solvers.cone import complement, shortfall
-from graddrop_tf.solvers.linear import make_solver, step_length
+from graddrop_tf.solvers.linear import make_solver, predictor_corrector
 
 _NUM_ITERATIONS = 16
 _CONVERGED = 1e-14
@@ -104,7 +104,6 @@ class _Problem:
 
     def _iterate(self, x, z, nu) -> tuple[tf.Tensor, ...]:
         """Takes a predictor-corrector step, as in `minimize_on_simplex`."""
-        mu = tf.reduce_mean(x * z)
         length = tf.maximum(self._length(x), _SHORTEST)
         normal = tf.linalg.matvec(self.cosines, x) / length
         dual = self.start + self.radius * normal - nu * self.bounds - z
@@ -123,14 +122,7 @@ class _Problem:
             d_x = step + d_nu * response
             return d_x, (complementarity - z * d_x) / x, d_nu
 
-        d_x, d_z, _ = newton(-x * z)
-        longest = step_length(x, d_x, z, d_z, 1.0)
-        ahead = tf.reduce_mean((x + longest * d_x) * (z + longest * d_z))
-        centring = (ahead / mu) ** 3
-        d_x, d_z, d_nu = newton(centring * mu - x * z - d_x * d_z)
-        longest = step_length(x, d_x, z, d_z, 0.99)
-        longest *= tf.cast(mu > _CONVERGED, tf.float64)
-        return x + longest * d_x, z + longest * d_z, nu + longest * d_nu
+        return predictor_corrector(newton, x, z, nu, _CONVERGED)
 
     def enclose(self, below, above, y) -> tuple[tf.Tensor, ...]:
         """Narrows the range of nu.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from graddrop_tf.solvers.linear import make_solver, step_length
+from graddrop_tf.solvers.linear import make_solver, predictor_corrector
 
 # 8 suffice for most matrices, before the equations are solved; 14 for all of
 # thousands of 3 to 40 losses.
@@ -101,22 +101,14 @@ def shortfall(matrix: tf.Tensor, slopes: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 def _iterate(matrix, ridge, slopes, y, z):
     """Takes a predictor-corrector step."""
-    mu = tf.reduce_mean(y * z, axis=-1, keepdims=True)
     dual = tf.linalg.matvec(matrix, y) + slopes - z
     solve = make_solver(matrix + ridge + tf.linalg.diag(z / y))
 
     def newton(complementarity):
         d_y = solve(complementarity / y - dual)
-        return d_y, (complementarity - z * d_y) / y
+        return d_y, (complementarity - z * d_y) / y, 0.0
 
-    d_y, d_z = newton(-y * z)
-    length = step_length(y, d_y, z, d_z, 1.0)[..., None]
-    ahead = (y + length * d_y) * (z + length * d_z)
-    centring = (tf.reduce_mean(ahead, axis=-1, keepdims=True) / mu) ** 3
-    d_y, d_z = newton(centring * mu - y * z - d_y * d_z)
-    length = step_length(y, d_y, z, d_z, 0.99)[..., None]
-    length *= tf.cast(mu > _CONVERGED, tf.float64)
-    return y + length * d_y, z + length * d_z
+    return predictor_corrector(newton, y, z, 0.0, _CONVERGED)[:2]
 
 
 def _refine(matrix, ridge, slopes, y, free) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Linear equations of one matrix or many, and steps that stay positive."""
+"""Linear equations of one matrix or many, and steps of an interior point."""
 
 from __future__ import annotations
 
@@ -50,3 +50,32 @@ def step_length(x, d_x, z, d_z, fraction: float) -> tf.Tensor:
     towards = tf.where(steps < 0, steps, -tf.ones_like(steps))
     bounds = tf.where(steps < 0, -values / towards, tf.ones_like(values) * 2)
     return tf.minimum(fraction * tf.reduce_min(bounds, axis=-1), 1.0)
+
+
+def predictor_corrector(newton, x, z, nu, converged: float) -> tuple:
+    """Takes a step towards `x_i z_i = 0` inside of `x, z > 0`.
+
+    Mehrotra's predictor and corrector (Nocedal and Wright, "Numerical
+    Optimization", 2006, section 16.6).
+
+    Args:
+        newton: Maps what `x_i z_i` is to change by to the directions of x, z
+            and nu.
+        x: `[..., T]`, positive.
+        z: Its multipliers, `[..., T]`, positive.
+        nu: The multiplier of an equation, `[...]`.
+        converged: A mean of `x_i z_i` at which x, z and nu stay.
+
+    Returns:
+        The next x, z and nu.
+    """
+    mu = tf.reduce_mean(x * z, axis=-1)
+    d_x, d_z, _ = newton(-x * z)
+    length = step_length(x, d_x, z, d_z, 1.0)[..., None]
+    ahead = tf.reduce_mean((x + length * d_x) * (z + length * d_z), axis=-1)
+    target = (ahead / mu) ** 3 * mu
+    d_x, d_z, d_nu = newton(target[..., None] - x * z - d_x * d_z)
+    length = step_length(x, d_x, z, d_z, 0.99)
+    length *= tf.cast(mu > converged, tf.float64)
+    step = length[..., None]
+    return x + step * d_x, z + step * d_z, nu + length * d_nu
