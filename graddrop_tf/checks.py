@@ -26,3 +26,8 @@ def is_number(value, above: float | None = None) -> bool:
         and math.isfinite(value)
         and (above is None or value > above)
     )
+
+
+def is_share(value) -> bool:
+    """Returns whether a value is a number in [0, 1]."""
+    return is_number(value) and 0 <= value <= 1

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from graddrop_tf import linalg, solvers
 from graddrop_tf.bases.gramian import GramianCombiner
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import is_number, is_share
 
 # Shares of a constraint, and of the largest gradient, that rounding may take.
 _MISSING, _ROUNDED = 1e-3, 1e-6
@@ -85,7 +85,7 @@ class PCD(GramianCombiner):
                 "`primary` must be the name or the index of a loss. Received: "
                 f"primary={primary!r}."
             )
-        if not is_number(tau) or not 0 <= tau <= 1:
+        if not is_share(tau):
             raise ValueError(f"`tau` must be in [0, 1]. Received: tau={tau!r}.")
         if not is_number(decay) or not 0 <= decay < 1:
             raise ValueError(

@@ -505,7 +505,7 @@ def test_bad_losses():
     recipe = gd.Recipe(combiners=[gd.GradDrop(leak=[0.0, 0.0, 1.0])])
     refused = gd.MultiLossModel(trunk, heads, recipe=recipe)
     for _ in range(2):
-        with pytest.raises(ValueError, match="3 leaks for 2 losses"):
+        with pytest.raises(ValueError, match="3 values for 2 losses"):
             refused.compile(loss="mse")
     recipe = gd.Recipe(combiners=[gd.GradDrop(leak={"head_7": 1.0})])
     with pytest.raises(ValueError, match="no such loss"):

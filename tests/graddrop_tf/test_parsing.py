@@ -58,9 +58,13 @@ def test_arguments_get_their_names():
 
 
 def test_messages_list_what_is_known():
-    with pytest.raises(ValueError, match="Known names: .*baseline, .*graddrop, "):
+    with pytest.raises(
+        ValueError, match="Known names: .*baseline, .*graddrop, "
+    ):
         gd.parsing.parse_terms("gradrop")
-    with pytest.raises(ValueError, match="Known names: .*baseline, .*graddrop, "):
+    with pytest.raises(
+        ValueError, match="Known names: .*baseline, .*graddrop, "
+    ):
         gd.parsing.split_terms("graddrop+")
     with pytest.raises(ValueError, match="Received: 'baseline.1.'.*: none"):
         gd.parsing.parse_terms("baseline(1)")

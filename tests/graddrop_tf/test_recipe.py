@@ -125,7 +125,7 @@ def test_build_needs_a_number_of_losses(num_losses):
 
 
 def test_build_checks_leaks():
-    with pytest.raises(ValueError, match="2 leaks for 3 losses"):
+    with pytest.raises(ValueError, match="2 values for 3 losses"):
         gd.Recipe.parse("graddrop(leak=[1, 0])").build(3)
 
 

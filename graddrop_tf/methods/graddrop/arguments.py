@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import is_number, is_share
+from graddrop_tf.per_loss import PerLoss
 
 PurityTransform = Callable[[tf.Tensor], tf.Tensor]
 
@@ -74,65 +75,16 @@ def _check_purity_transform(transform: PurityTransform) -> None:
     )
 
 
-def check_leak(
-    leak: float | Sequence[float], num_losses: int | None = None
-) -> list[float]:
-    """Checks leaks and returns one for each loss.
+def leak_of(
+    leak: float | Sequence[float] | Mapping[str, float],
+) -> PerLoss[float]:
+    """Returns the leaks of the losses.
 
     Args:
-        leak: A number or a sequence of numbers in [0, 1].
-        num_losses: T, or None if it is not known yet.
-
-    Returns:
-        A list of T floats; without `num_losses`, as many as were given.
+        leak: A number in [0, 1], one for each loss, or a dict by their names
+            (losses not named have leak 0).
 
     Raises:
-        ValueError: If a leak is not a number in [0, 1], or the number of
-            leaks is not T.
+        ValueError: If a leak is not in [0, 1].
     """
-    leaks = [leak] if is_number(leak) else leak
-    try:
-        leaks = list(leaks)
-    except TypeError:
-        leaks = [leak]
-    if any(not is_number(x) or not 0 <= x <= 1 for x in leaks):
-        raise ValueError(
-            f"`leak` must be in [0, 1], for each loss. Received: leak={leak}."
-        )
-    if is_number(leak) and num_losses is not None:
-        leaks = leaks * num_losses
-    if num_losses is not None and len(leaks) != num_losses:
-        raise ValueError(
-            "`leak` must be one number or one for each loss. Received: "
-            f"{len(leaks)} leaks for {num_losses} losses."
-        )
-    return [float(x) for x in leaks]
-
-
-def leaks_by_name(
-    leak: Mapping[str, float], names: Sequence[str] | None
-) -> list[float]:
-    """Returns the leak of each named loss, 0 for those not mentioned.
-
-    Args:
-        leak: Leaks by the names of losses.
-        names: The names of all losses in their order, or None if unknown.
-
-    Returns:
-        A list of T floats.
-
-    Raises:
-        ValueError: If the names are unknown, or `leak` has another one.
-    """
-    if names is None:
-        raise ValueError(
-            "A `leak` by name needs a `MultiLossModel`, which knows the "
-            f"names of its losses. Received: leak={leak}."
-        )
-    unknown = sorted(set(leak) - set(names))
-    if unknown:
-        raise ValueError(
-            f"`leak` names no such loss: {unknown}. The losses are "
-            f"{list(names)}."
-        )
-    return [float(leak.get(name, 0.0)) for name in names]
+    return PerLoss("leak", leak, is_share, "in [0, 1]", default=0.0)

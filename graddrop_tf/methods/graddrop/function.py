@@ -13,7 +13,7 @@ import tensorflow as tf
 from graddrop_tf import linalg, places, replicas
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
-    check_leak,
+    leak_of,
     resolve_purity_transform,
 )
 
@@ -81,7 +81,7 @@ def graddrop(
         gradients,
         place,
         draw=lambda purity, summed: uniform,
-        leaks=check_leak(leak, len(gradients)),
+        leaks=leak_of(leak).of(len(gradients)),
         transform=resolve_purity_transform(k, purity_transform),
         marginalize_batch=marginalize_batch,
         renormalize=renormalize,

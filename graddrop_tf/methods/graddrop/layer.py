@@ -14,11 +14,10 @@ import tensorflow as tf
 
 from graddrop_tf.bases.combiner import RandomCombiner
 from graddrop_tf.bases.joint import JointCombiner
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import is_share
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
-    check_leak,
-    leaks_by_name,
+    leak_of,
     resolve_purity_transform,
 )
 from graddrop_tf.methods.graddrop.function import graddrop_at
@@ -53,11 +52,10 @@ class SignDropout(JointCombiner, RandomCombiner):
         **kwargs,
     ):
         super().__init__(num_losses, **kwargs)
-        if isinstance(leak, dict):
-            check_leak(list(leak.values()))
-        else:
-            check_leak(leak, num_losses)
         self.leak = leak
+        self._leak = leak_of(leak)
+        if num_losses is not None and not isinstance(leak, dict):
+            self.leaks(num_losses)
         self.marginalize_batch = bool(marginalize_batch)
         self.renormalize = bool(renormalize)
 
@@ -79,9 +77,7 @@ class SignDropout(JointCombiner, RandomCombiner):
         Raises:
             ValueError: If `leak` does not fit the losses.
         """
-        if isinstance(self.leak, dict):
-            return leaks_by_name(self.leak, self.loss_names)
-        return check_leak(self.leak, num_losses)
+        return self._leak.of(num_losses, self.loss_names)
 
     def set_losses(self, num_losses, names=None):
         """See base class; checks that `leak` fits the losses."""
@@ -205,9 +201,7 @@ class GradDrop(SignDropout):
             **kwargs,
         )
         resolve_purity_transform(k, purity_transform)
-        if purity is not None and (
-            not is_number(purity) or not 0 <= purity <= 1
-        ):
+        if purity is not None and (not is_share(purity)):
             raise ValueError(
                 "`purity` must be a number in [0, 1], or None. Received: "
                 f"purity={purity!r}."

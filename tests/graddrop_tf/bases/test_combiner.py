@@ -42,11 +42,11 @@ def test_bad_calls():
         gd.GradDrop()(features)
     with pytest.raises(ValueError, match="was made for num_losses=3"):
         gd.GradDrop(num_losses=3)([features, features])
-    with pytest.raises(ValueError, match="3 leaks for 2 losses|2 losses"):
+    with pytest.raises(ValueError, match="3 values for 2 losses|2 losses"):
         gd.GradDrop(leak=[0.0, 0.0, 1.0])([features, features])
     with pytest.raises(ValueError, match="`separate=False`, may differ"):
         gd.GradDrop()([features, keras.Input([5])])
-    with pytest.raises(ValueError, match="by name needs a `MultiLossModel`"):
+    with pytest.raises(ValueError, match="by name needs a `gd.MultiLossModel`"):
         gd.GradDrop(2, leak={"a": 1.0})(features)
     with pytest.raises(ValueError, match="made of combiners"):
         gd.Chain([gd.GradNorm()])
@@ -69,7 +69,7 @@ def test_bad_calls():
             {},
             "batch size only",
         ),
-        ([tf.ones([2, 3])], tf.ones([2, 3]), {"leak": [0.0, 1.0]}, "2 leaks"),
+        ([tf.ones([2, 3])], tf.ones([2, 3]), {"leak": [0.0, 1.0]}, "2 values"),
         ([tf.ones([2, 3])], tf.ones([2, 3]), {"k": -1}, "at least 0"),
         (
             [tf.ones([2, 3])],

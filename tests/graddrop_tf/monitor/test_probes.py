@@ -417,6 +417,6 @@ def test_a_model_without_a_place_is_refused():
 def test_a_graddrop_that_does_not_fit_is_refused(form):
     model, y = linear(form, "baseline")
     three = gd.GradientMonitor((X, y), graddrop=gd.GradDrop(leak=[0, 1, 0]))
-    with pytest.raises(ValueError, match="3 leaks for 2 losses"):
+    with pytest.raises(ValueError, match="3 values for 2 losses"):
         fit(model, y, callbacks=[three])
     assert int(model.optimizer.iterations) == 0

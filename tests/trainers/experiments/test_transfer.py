@@ -470,8 +470,8 @@ def test_the_rate_is_constant_then_falls_in_stairs(data_dir, tmp_path):
          "source_batch_size: got 3, expected a multiple of the 2 replicas"),
         ({"strategy": "mirrored", "batch_size": 3}, "batch_size: got 3"),
         ({"method": "graddrop(leak=[1, 0])", "target_only": True},
-         "2 leaks for 1 losses"),
-        ({"method": "graddrop(leak=[1, 0, 0])"}, "3 leaks for 2 losses"),
+         "2 values for 1 losses"),
+        ({"method": "graddrop(leak=[1, 0, 0])"}, "3 values for 2 losses"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_said_in_a_line(
