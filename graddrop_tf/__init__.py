@@ -17,18 +17,27 @@ from graddrop_tf.methods import METHODS
 from graddrop_tf.methods.aligned_mtl import AlignedMTL
 from graddrop_tf.methods.cagrad import CAGrad
 from graddrop_tf.methods.config import ConFIG
+from graddrop_tf.methods.constant import Constant
 from graddrop_tf.methods.dualproj import DualProj
+from graddrop_tf.methods.dwa import DWA
 from graddrop_tf.methods.equal_norm import EqualNorm
 from graddrop_tf.methods.fairgrad import FairGrad
+from graddrop_tf.methods.famo import FAMO
+from graddrop_tf.methods.geometric_mean import GeometricMean
 from graddrop_tf.methods.graddrop.function import graddrop, sign_purity
 from graddrop_tf.methods.graddrop.layer import GradDrop, RandomGradDrop
 from graddrop_tf.methods.gradient_dropout import GradientDropout
 from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.imtl_g import IMTLG
+from graddrop_tf.methods.imtl_l import IMTLL
+from graddrop_tf.methods.log_sum import LogSum
 from graddrop_tf.methods.mgda import MGDA
 from graddrop_tf.methods.nash_mtl import NashMTL
 from graddrop_tf.methods.pcd import PCD
 from graddrop_tf.methods.pcgrad import PCGrad
+from graddrop_tf.methods.rlw import RandomWeighting
+from graddrop_tf.methods.stch import STCH
+from graddrop_tf.methods.uncertainty import Uncertainty
 from graddrop_tf.methods.upgrad import UPGrad
 from graddrop_tf.model import MultiLossModel
 from graddrop_tf.monitor.callback import GradientMonitor
@@ -39,34 +48,43 @@ from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.vector_loss import VectorLoss
 
 __all__ = [
+    "DWA",
+    "FAMO",
     "IMTLG",
+    "IMTLL",
     "METHODS",
     "MGDA",
     "PCD",
+    "STCH",
     "AlignedMTL",
     "CAGrad",
     "Chain",
     "Combiner",
     "ConFIG",
+    "Constant",
     "DualProj",
     "EqualNorm",
     "FairGrad",
+    "GeometricMean",
     "GradDrop",
     "GradNorm",
     "GradientDropout",
     "GradientMonitor",
     "GramianCombiner",
     "JointCombiner",
+    "LogSum",
     "MultiLossModel",
     "NashMTL",
     "PCGrad",
     "RandomCombiner",
     "RandomDraws",
     "RandomGradDrop",
+    "RandomWeighting",
     "Recipe",
     "RecipeState",
     "Streaming",
     "UPGrad",
+    "Uncertainty",
     "VectorLoss",
     "Weighting",
     "__version__",

@@ -187,7 +187,7 @@ class MultiLossModel(TrunkAndHeads):
         def losses_of(y_pred):
             return self.per_loss_values(y, y_pred, sample_weight)
 
-        again = state.needs_losses_after and SecondPass(self.trunk, self.heads)
+        again = state.needs_losses_after and SecondPass(self)
         with state.drawing():
             taped = forward(
                 self.trunk,
@@ -211,7 +211,8 @@ class MultiLossModel(TrunkAndHeads):
                 self.optimizer.apply_gradients(pairs)
             state.update(losses, norms)
             if again:
-                state.update_after(losses, again.losses(x, losses_of))
+                after = again.losses(x, losses_of)
+                state.update_after(losses, after, again.is_of_an_update())
         self._track_loss(taped.total(), x)
         return self.compute_metrics(
             x, y, taped.y_pred, sample_weight=sample_weight

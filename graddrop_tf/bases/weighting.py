@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 import tensorflow as tf
@@ -55,6 +56,7 @@ class Weighting(Configurable, Stateful):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.num_losses: int | None = None
+        self.loss_names: tuple[str, ...] | None = None
 
     @abc.abstractmethod
     def weights_of(self, state: State, losses: tf.Tensor) -> tf.Tensor:
@@ -145,6 +147,32 @@ class Weighting(Configurable, Stateful):
         changes = {k: tf.where(ends, v, state[k]) for k, v in changes.items()}
         return {**state, **changes}
 
+    def set_losses(
+        self, num_losses: int, names: Sequence[str] | None = None
+    ) -> None:
+        """Sets the number and names of the losses; creates the variables.
+
+        Raises:
+            ValueError: If the method does not fit them.
+        """
+        names = None if names is None else tuple(names)
+        self.check_losses(num_losses, names)
+        self.loss_names = names
+        self.build(num_losses)
+
+    def check_losses(
+        self, num_losses: int, names: Sequence[str] | None
+    ) -> None:
+        """Checks that the method's arguments fit the losses.
+
+        Args:
+            num_losses: T.
+            names: Their names, None if they have none.
+
+        Raises:
+            ValueError: If they do not.
+        """
+
     def build(self, num_losses: int) -> None:
         """Creates the variables for T losses.
 
@@ -175,14 +203,28 @@ class Weighting(Configurable, Stateful):
         after = self.advance(state, losses, norms)
         self._keep_if_finite([losses, norms], state, after)
 
-    def update_after(self, losses: tf.Tensor, losses_after: tf.Tensor) -> None:
-        """Shows the method the losses of the same batch after the update."""
+    def update_after(
+        self,
+        losses: tf.Tensor,
+        losses_after: tf.Tensor,
+        updated: tf.Tensor | bool = True,
+    ) -> None:
+        """Shows the method the losses of the same batch after the update.
+
+        Args:
+            losses: As in `weights_of`.
+            losses_after: As in `next_state_after`.
+            updated: Whether there was an update; if not, nothing is shown.
+        """
         state = self.state
         after = {**state, **self.next_state_after(state, losses, losses_after)}
-        self._keep_if_finite([losses, losses_after], state, after)
+        self._keep_if_finite([losses, losses_after], state, after, updated)
 
-    def _keep_if_finite(self, seen, state: State, after: State) -> None:
+    def _keep_if_finite(
+        self, seen, state: State, after: State, also: tf.Tensor | bool = True
+    ) -> None:
         finite = all_finite([value for value in seen if value is not None])
+        finite &= also
         kept = {k: tf.where(finite, after[k], state[k]) for k in state}
         self.keep(**kept)
 

@@ -18,13 +18,13 @@ class SecondPass:
     average moves and no metric counts the batch twice.
 
     Args:
-        trunk: The trunk.
-        heads: The heads. Both as they are before the first pass.
+        model: A model with a `trunk` and `heads`, before the first pass.
     """
 
-    def __init__(self, trunk: keras.Model, heads: keras.Model):
-        self._trunk = trunk
-        self._heads = heads
+    def __init__(self, model: keras.Model):
+        trunk, heads = self._trunk, self._heads = model.trunk, model.heads
+        self._optimizer = model.optimizer
+        self._num_updates = tf.identity(model.optimizer.iterations)
         weights = {id(w) for part in (trunk, heads) for w in part.weights}
         self._seeds = [
             (seed, tf.identity(seed.value))
@@ -32,6 +32,14 @@ class SecondPass:
             for seed in part.variables
             if id(seed) not in weights
         ]
+
+    def is_of_an_update(self) -> tf.Tensor:
+        """Returns whether the optimizer has updated the model meanwhile.
+
+        It does not after a micro-batch that is accumulated, nor where the loss
+        scale is too large.
+        """
+        return tf.not_equal(self._num_updates, self._optimizer.iterations)
 
     def losses(self, x, losses_of: Callable[..., Values]) -> Values:
         """Computes the losses.

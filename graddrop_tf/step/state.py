@@ -103,7 +103,7 @@ class RecipeState(keras.layers.Layer):
         self.combiner.set_losses(num_losses, names)
         self.combiner.make_state(num_losses)
         if self.weighting is not None:
-            self.weighting.build(num_losses)
+            self.weighting.set_losses(num_losses, names)
         self._num_losses = num_losses
         self.built = True
 
@@ -194,7 +194,12 @@ class RecipeState(keras.layers.Layer):
         if self.weighting is not None:
             self.weighting.update(losses, norms)
 
-    def update_after(self, losses: tf.Tensor, losses_after: Values) -> None:
+    def update_after(
+        self,
+        losses: tf.Tensor,
+        losses_after: Values,
+        updated: tf.Tensor | bool = True,
+    ) -> None:
         """Shows the weighting the losses of the same batch after the update.
 
         Does nothing unless `needs_losses_after`.
@@ -202,10 +207,11 @@ class RecipeState(keras.layers.Layer):
         Args:
             losses: Those that `global_losses` returned.
             losses_after: The new losses, divided by the number of replicas.
+            updated: Whether there was an update.
         """
         if self.needs_losses_after:
             after = self.global_losses(losses_after)
-            self.weighting.update_after(losses, after)
+            self.weighting.update_after(losses, after, updated)
 
     def end_epoch(self) -> None:
         """Tells the weighting that an epoch has ended, if `needs_epochs`."""

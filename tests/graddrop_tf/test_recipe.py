@@ -43,7 +43,7 @@ def test_parse_equals_the_constructor():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("gradrop", "fairgrad, graddrop, gradient_dropout, gradnorm"),
+        ("gradrop", "famo, geometric_mean, graddrop, gradient_dropout"),
         ("graddrop(lek=0.1)", "Known arguments: leak, k"),
         ("graddrop(num_losses=2)", "Known arguments: leak, k"),
         ("graddrop(0.1, leak=0.2)", "Known arguments"),

@@ -329,3 +329,25 @@ def test_a_saved_model_goes_on(recipe, tmp_path):
         [v.numpy() for v in model.variables],
         [v.numpy() for v in loaded.variables],
     )
+
+
+def test_without_an_update_there_are_no_losses_after_it():
+    """In an accumulated micro-batch, and where the loss scale overflows."""
+    model = HEADS.compiled(
+        "watch", keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    )
+    HEADS.train(model)
+    assert not state_of(model)["after"].any()
+    HEADS.train(model)
+    state = state_of(model)
+    assert np.all(np.abs(state["after"] - state["before"]) > 1e-3)
+
+    scaled = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**127
+    )
+    model = HEADS.compiled("watch", scaled)
+    HEADS.train(model)
+    assert not state_of(model)["after"].any()
+    scaled.dynamic_scale.assign(2.0)
+    HEADS.train(model)
+    assert state_of(model)["after"].all()

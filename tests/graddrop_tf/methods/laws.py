@@ -403,12 +403,17 @@ def neither_of_two_losses_conflicts(combiner):
 
 
 def weights_after(weighting, losses, norms):
-    """Returns the weights of the same losses after each step, a row a step."""
+    """Returns the weights of the same losses after each step, a row a step.
+
+    An epoch has two steps.
+    """
     state = weighting.start(len(losses[0]))
     rows = []
     for step, (step_losses, step_norms) in enumerate(
         zip(losses, norms, strict=True)
     ):
+        # A loss of a larger gradient falls further.
+        falls = 0.9 - 0.4 * step_norms / (step_norms.max() or 1.0)
         step_losses = tf.constant(step_losses, "float32")
         step_norms = tf.constant(step_norms, "float32")
         with gd.random.drawing(step):
@@ -419,12 +424,12 @@ def weights_after(weighting, losses, norms):
             )
             if weighting.needs_losses_after:
                 after |= weighting.next_state_after(
-                    after, step_losses, 0.9 * step_losses
+                    after, step_losses, step_losses * falls
                 )
             assert after.keys() == state.keys()
             for new, old in ((after[name], state[name]) for name in state):
                 assert (new.dtype, new.shape) == (old.dtype, old.shape)
-            state = after
+            state = weighting.end_epoch(after) if step % 2 else after
             weights = weighting.weights_of(state, step_losses)
         assert (weights.dtype, weights.shape) == (tf.float32, [len(losses[0])])
         rows.append(weights.numpy().astype(np.float64))
@@ -501,6 +506,30 @@ WEIGHTING_LAWS = (
 
 
 # What some weightings claim.
+
+
+def units_of_losses_do_not_matter(weighting):
+    """One loss c times as large has 1 / c of its share of the weights."""
+    losses, norms = histories(3, steps=6)
+    shares = weights_after(weighting, losses, norms)
+    shares /= shares.sum(axis=1, keepdims=True)
+    for loss in range(3):
+        for c in (1e-6, 1e6):
+            scaled = losses.copy()
+            scaled[:, loss] *= c
+            weights = weights_after(weighting, scaled, norms)
+            weights[:, loss] *= c
+            weights /= weights.sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(weights, shares, rtol=1e-5)
+
+
+def units_of_losses_leave_the_weights(weighting):
+    """The weights do not change with the size of a loss over all steps."""
+    losses, norms = histories(3, steps=6)
+    want = weights_after(weighting, losses, norms)
+    for c in (1e-6, 1e6):
+        got = weights_after(weighting, losses * [1.0, c, 1.0], norms)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def zeros_leave_the_weights_as_they_began(weighting):

@@ -13,11 +13,17 @@ VARIANTS = (
     "aligned_mtl(mode='median')",
     "aligned_mtl(mode='rmse')",
     "cagrad(c=0)",
+    "famo(lagged=True)",
+    "famo(optimizer='sgd')",
     "fairgrad(alpha=0.5)",
     "graddrop(purity=0.7)",
     "graddrop(k=2, leak=0.5)",
     "graddrop(marginalize_batch=False, renormalize=True)",
     "pcgrad(iterative=True)",
+    "stch(log=False)",
+    "stch(nadir=1.0)",
+    "stch(warmup=1)",
+    "uncertainty('classification')",
 )
 _PROJECTED = (
     laws.no_loss_conflicts,
@@ -28,12 +34,38 @@ _FAIR = (
     laws.no_loss_conflicts,
     laws.orthonormal_gradients_keep_their_direction,
 )
+_UNITS = (
+    laws.units_of_losses_do_not_matter,
+    laws.a_nan_of_a_loss_is_in_the_next_weights,
+)
 # Laws that only some methods claim to obey.
 CLAIMS = {
     "gradnorm": (
         laws.zeros_leave_the_weights_as_they_began,
         laws.scaling_all_losses_keeps_the_weights,
         laws.a_nan_of_a_loss_is_in_the_next_weights,
+        laws.one_loss_has_weight_one,
+    ),
+    "log_sum": _UNITS,
+    "geometric_mean": _UNITS,
+    "imtl_l": _UNITS,
+    "stch": _UNITS,
+    "stch(warmup=1)": _UNITS,
+    "famo": _UNITS,
+    "famo(lagged=True)": _UNITS,
+    "famo(optimizer='sgd')": _UNITS,
+    "dwa": (
+        laws.units_of_losses_leave_the_weights,
+        laws.scaling_all_losses_keeps_the_weights,
+        laws.one_loss_has_weight_one,
+        laws.zeros_leave_the_weights_as_they_began,
+    ),
+    "rlw": (
+        laws.units_of_losses_leave_the_weights,
+        laws.one_loss_has_weight_one,
+    ),
+    "constant": (
+        laws.units_of_losses_leave_the_weights,
         laws.one_loss_has_weight_one,
     ),
     "mgda": (laws.no_loss_conflicts, laws.the_duality_gap_is_closed),

@@ -7,6 +7,7 @@ were calculated by hand; draws are given. A method may have several rows.
 
 import dataclasses
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -188,6 +189,50 @@ ROWS = [
             [(7 / 9 + 0.1) * 2 / 1.9, (11 / 9 - 0.2) * 2 / 1.9],
         ],
     ),
+    # The slope of exp(-s) L / 2 + s / 2 at s = 0 is (1 - L) / 2: 0 and -1.
+    Weighted("uncertainty", [[1, 3]], [[0.5, 0.5 * math.exp(-0.1)]]),
+    # The slope of exp(-s) L + s / 2 at s = 0 is 1/2 - L.
+    Weighted(
+        "uncertainty('classification')",
+        [[1, 3]],
+        [[math.exp(-0.05), math.exp(-0.25)]],
+    ),
+    # The slope of exp(s) L - s at s = 0 is L - 1: 0 and 2.
+    Weighted("imtl_l", [[1, 3]], [[1, math.exp(-0.1)]]),
+    Weighted("log_sum", [[2, 4]], [[1 / 2, 1 / 4]]),
+    # The mean is 4.
+    Weighted("geometric_mean", [[2, 8]], [[4 / (2 * 2), 4 / (2 * 8)]]),
+    # Half of the softmax of half the losses, 0 and log 3.
+    Weighted("stch(log=False)", [[0, 2 * math.log(3)]], [[1 / 8, 3 / 8]]),
+    # L / n is 3 and 1: shares 3/4 and 1/4, times T / L.
+    Weighted("stch(nadir=[1, 4])", [[3, 4]], [[2 / 4, 1 / 8]]),
+    # In proportion to 1 / L. Then the first loss falls by log 2, the shares
+    # are 1/2, and the slopes +- log(2) / 4: xi moves by as much.
+    Weighted(
+        "famo(1.0, weight_decay=0.0, optimizer='sgd', lagged=True)",
+        [[1, 3], [0.5, 3]],
+        [
+            [3 / 4, 1 / 4],
+            [
+                2**0.75 / (2**0.75 + 2**0.25 / 3),
+                (2**0.25 / 3) / (2**0.75 + 2**0.25 / 3),
+            ],
+        ],
+    ),
+    # Ratios 1 and 1 + log 3.
+    Weighted(
+        "dwa(temperature=1.0, window=1)",
+        [[2, 2], [2, 2 + 2 * math.log(3)]],
+        [[1, 1], [2 * 1 / 4, 2 * 3 / 4]],
+    ),
+    # The quantiles of a normal number are 0 and 1.
+    Weighted(
+        "rlw",
+        [[5, 7]],
+        [[1 / (1 + math.e), math.e / (1 + math.e)]],
+        uniform=[0.5, 0.8413447],
+    ),
+    Weighted("constant([1, 0.5])", [[5, 7]], [[1, 0.5]]),
 ]
 
 

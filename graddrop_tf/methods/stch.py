@@ -1,0 +1,169 @@
+"""Smooth Tchebycheff scalarization: a smooth maximum of the losses.
+
+Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization",
+ICML 2024 (arXiv 2402.19078), section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf.bases import logarithms
+from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.checks import check_count, is_number
+from graddrop_tf.per_loss import PerLoss
+
+_WARMUP = 4
+_PerLossNumbers = float | Sequence[float] | dict[str, float]
+
+
+@keras.saving.register_keras_serializable("graddrop_tf")
+class STCH(Weighting):
+    """Minimises a smooth maximum of the losses, or of their logarithms.
+
+    With `log=True`, the form of the authors' code for networks, the objective
+    is `T mu log sum_i exp(T p_i log(L_i / n_i) / mu)` for a preference p and
+    the nadir n. The losses' units do not matter. Without a `nadir` the first
+    epochs minimise the sum of the logarithms, as `LogSum` does, and the means
+    of the losses over the last of them are the nadir; a loss whose mean is at
+    or below 0 there counts as at its nadir, and one at or below 0 has weight 0.
+    `fit` ends epochs; a custom loop calls `state.end_epoch()`.
+
+    With `log=False` it is the paper's `mu log sum_i exp(p_i (L_i - z_i) / mu)`
+    for the ideal z. Any losses will do.
+
+    The weights are the derivatives of the objective by L_i.
+
+    Reference: Lin et al., ICML 2024, Eq. 4.
+
+    Args:
+        mu: Smoothness, above 0; towards 0 the largest loss counts alone.
+        log: Whether the objective is that of the logarithms.
+        preference: p, above 0: one number for all losses, one for each, or a
+            dict by their names; 1 / T by default.
+        nadir: n, above 0, in the same ways; measured by default. With
+            `log=True` alone.
+        warmup: Number of epochs in which it is measured, 4 by default.
+        ideal: z, in the same ways, 0 by default. With `log=False` alone.
+        **kwargs: `name`, `dtype`.
+
+    Raises:
+        ValueError: If an argument is out of its range, has no meaning in the
+            form chosen, or does not fit the losses.
+
+    Example:
+        >>> recipe = gd.Recipe(weighting=gd.STCH(mu=1.0))
+    """
+
+    needs_means = True
+    search_space: ClassVar[Mapping[str, str]] = {"mu": "log_uniform(0.1, 10.0)"}
+
+    def __init__(
+        self,
+        mu: float = 1.0,
+        *,
+        log: bool = True,
+        preference: _PerLossNumbers | None = None,
+        nadir: _PerLossNumbers | None = None,
+        warmup: int | None = None,
+        ideal: _PerLossNumbers | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not is_number(mu, above=0):
+            raise ValueError(
+                f"`mu` must be a number above 0. Received: mu={mu!r}."
+            )
+        self.mu = mu
+        self.log = bool(log)
+        self.preference, self.nadir = preference, nadir
+        self.warmup, self.ideal = warmup, ideal
+        self._check_form()
+        self.needs_means = self.log and nadir is None
+        self._given = {
+            name: PerLoss(name, value, is_valid, valid)
+            for name, value, is_valid, valid in (
+                ("preference", preference, _is_positive, "above 0"),
+                ("nadir", nadir, _is_positive, "above 0"),
+                ("ideal", ideal, is_number, "a number"),
+            )
+            if value is not None
+        }
+
+    def _check_form(self) -> None:
+        """Checks that no argument is without a meaning."""
+        if self.warmup is not None:
+            check_count("warmup", self.warmup)
+            if not self.log or self.nadir is not None:
+                raise ValueError(
+                    "`warmup` measures the nadir of `log=True`. Received: "
+                    f"warmup={self.warmup}, log={self.log}, "
+                    f"nadir={self.nadir}."
+                )
+        name = "ideal" if self.log else "nadir"
+        value = getattr(self, name)
+        if value is not None:
+            raise ValueError(
+                f"`{name}` has no meaning with log={self.log}. Received: "
+                f"{name}={value}."
+            )
+
+    def check_losses(self, num_losses, names):
+        """See base class."""
+        for argument in self._given.values():
+            argument.of(num_losses, names)
+
+    def initial_state(self, num_losses):
+        """See base class."""
+        if not self.needs_means:
+            return {}
+        # Of a loss without a nadir it is 0.
+        return {"nadir": tf.zeros([num_losses]), "epochs": tf.zeros([])}
+
+    def weights_of(self, state, losses):
+        """See base class."""
+        count = losses.shape[0]
+        preference = self._of_each("preference", 1.0 / count, count)
+        if not self.log:
+            excess = losses - self._of_each("ideal", 0.0, count)
+            everywhere = tf.ones([count], tf.bool)
+            return preference * logarithms.softmax(
+                preference * excess, everywhere, self.mu
+            )
+        counted = logarithms.counts(losses)
+        nadir = state["nadir"] if state else self._of_each("nadir", 1.0, count)
+        known = logarithms.counts(nadir)
+        logs = logarithms.log(losses) - logarithms.log(nadir)
+        logs = tf.where(known, logs, 0.0)
+        shares = logarithms.softmax(count * preference * logs, counted, self.mu)
+        weights = count * count * preference * shares
+        if state:
+            warm = state["epochs"] >= (self.warmup or _WARMUP)
+            weights = tf.where(warm, weights, 1.0)
+        return weights * logarithms.inverse(losses)
+
+    def next_window(self, state, means):
+        """See base class."""
+        epochs = state["epochs"]
+        measures = epochs < (self.warmup or _WARMUP)
+        return {
+            "nadir": tf.where(measures, means, state["nadir"]),
+            "epochs": epochs + tf.cast(measures, epochs.dtype),
+        }
+
+    def _of_each(self, name: str, default: float, count: int) -> tf.Tensor:
+        given = self._given.get(name)
+        values = (
+            [default] * count
+            if given is None
+            else given.of(count, self.loss_names)
+        )
+        return tf.constant(values, tf.float32)
+
+
+def _is_positive(value) -> bool:
+    return is_number(value, above=0)
