@@ -1,4 +1,4 @@
-"""The mathematics of every combiner in one call, without a model."""
+"""The mathematics of every method in one call, without a model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.configuration import Configuration
 from graddrop_tf.bases.draws import RandomDraws
+from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.places import Place, Structure
 from graddrop_tf.recipe import Recipe
 
 
 def combine(
-    method: Combiner | Recipe | str,
+    method: Combiner | Weighting | Recipe | str,
     gradients,
     activations: Structure | None = None,
     step: tf.Tensor | int = 0,
+    losses=None,
 ) -> list[Structure]:
     """Combines the gradients of T losses, without a model.
 
@@ -31,8 +33,8 @@ def combine(
     says what it returns; the result has no NaN unless the gradients have one.
 
     Args:
-        method: A combiner, or a recipe of combiners such as `"mgda"` or
-            `"upgrad+graddrop(leak=0.2)"`. It is not changed.
+        method: A combiner, a weighting, or a recipe of them such as `"mgda"`
+            or `"log_sum+graddrop(leak=0.2)"`. It is not changed.
         gradients: The gradient of each loss: a list of T tensors, or of T
             structures of tensors, each tensor a block; a stack `[T, ...]`, or
             a dict of stacks. The first axis of a tensor is the batch; one of a
@@ -43,27 +45,36 @@ def combine(
             separated. Ones if None.
         step: Integer scalar from which draws follow. Text that gives no seed
             draws with seed 0, so that the same step gives the same result.
+        losses: The T values of the losses, which a weighting sees. Its weights
+            are those of the first step, in `float32`; the gradients are those
+            of the losses without them.
 
     Returns:
         T gradients in the forms, shapes and dtypes of the given ones; integers
         become `float32`. Their sum is what the trunk receives.
 
     Raises:
-        ValueError: If the recipe holds more than combiners, or shapes or
-            numbers do not match.
+        ValueError: If the recipe holds `clip` or `penalty`, `losses` are
+            missing or have no use, or shapes or numbers do not match.
 
     Example:
         >>> a, b = gd.combine("mgda", [[6.0, 1.0, 1.0], [-4.0, 1.0, 1.0]])
         >>> a + b  # the shortest convex combination, (0, 1, 1)
     """
-    combiners = _combiners(method)
+    weighting, combiners = _methods(method)
     gradients = _as_structures(gradients)
+    losses = _losses(losses, len(gradients), weighting)
     shapes = tf.nest.map_structure(tf.shape, gradients)
     static = tf.nest.map_structure(lambda g: g.shape, gradients)
     gradients = tf.nest.map_structure(_with_batch, gradients)
     place = _place(combiners, gradients, activations)
     place.check_shapes(gradients)
     with random.drawing(step), contextlib.ExitStack() as stack:
+        if weighting is not None:
+            weighting.check_losses(len(gradients), None)
+            stack.enter_context(weighting.without_variables(len(gradients)))
+            weights = weighting.current_weights(losses)
+            gradients = linalg.scale_each(gradients, weights)
         for combiner in combiners:
             combiner.set_losses(len(gradients))
             stack.enter_context(combiner.without_variables(len(gradients)))
@@ -76,22 +87,51 @@ def combine(
     )
 
 
-def _combiners(method) -> list[Combiner]:
-    """Returns new combiners that do what the method does."""
+def _methods(method) -> tuple[Weighting | None, list[Combiner]]:
+    """Returns a new weighting and combiners that do what the method does."""
     if isinstance(method, Combiner):
-        return list(_copies(method))
+        return None, list(_copies(method))
+    if isinstance(method, Weighting):
+        seed = getattr(method, "seed", None)
+        return _build(method.configuration, seed), []
     recipe = Recipe.of(method)
-    others = (
-        recipe.weighting,
-        recipe.global_clipnorm,
-        recipe.gradient_penalty or None,
-    )
-    if any(term is not None for term in others):
+    if recipe.global_clipnorm is not None or recipe.gradient_penalty:
         raise ValueError(
-            "`combine` takes combiners alone: a weighting, `clip` and `penalty`"
-            f" act on losses, variables and inputs. Received: '{recipe}'."
+            "`combine` takes a weighting and combiners: `clip` and `penalty` "
+            f"act on variables and inputs. Received: '{recipe}'."
         )
-    return [_build(configuration, seed=0) for configuration in recipe.combiners]
+    weighting = recipe.weighting
+    return (
+        None if weighting is None else _build(weighting, seed=0),
+        [_build(configuration, seed=0) for configuration in recipe.combiners],
+    )
+
+
+def _losses(
+    losses, num_losses: int, weighting: Weighting | None
+) -> tf.Tensor | None:
+    """Returns the losses as a tensor `[T]`."""
+    if weighting is None:
+        if losses is None:
+            return None
+        raise ValueError(
+            "`losses` are for a weighting, and the method has none. Received: "
+            f"losses={losses}."
+        )
+    if losses is None:
+        raise ValueError(
+            f"{type(weighting).__name__} needs `losses`, the T values of the "
+            "losses. Received: losses=None."
+        )
+    if isinstance(losses, (list, tuple)):
+        losses = tf.stack([tf.cast(loss, tf.float32) for loss in losses])
+    losses = tf.cast(losses, tf.float32)
+    if losses.shape != [num_losses]:
+        raise ValueError(
+            f"Expected `losses` of shape [{num_losses}], one for each gradient."
+            f" Received: shape {losses.shape}."
+        )
+    return losses
 
 
 def _copies(method: Combiner) -> Iterator[Combiner]:
@@ -102,7 +142,9 @@ def _copies(method: Combiner) -> Iterator[Combiner]:
         yield _build(method.configuration, getattr(method, "seed", None))
 
 
-def _build(configuration: Configuration, seed: int | None) -> Combiner:
+def _build(
+    configuration: Configuration, seed: int | None
+) -> Combiner | Weighting:
     given = configuration.arguments.get("seed")
     if given is None and issubclass(configuration.make, RandomDraws):
         return configuration.build(seed=seed)

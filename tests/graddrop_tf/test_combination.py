@@ -218,6 +218,60 @@ def test_several_combiners_act_in_order():
     assert_same(gd.combine("baseline", ROWS), list(ROWS))
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_weightings_come_first(mode):
+    """Gradients of losses of 2 and 4, by the inverse, then what is shorter."""
+
+    def combine(rows, losses):
+        return gd.combine("log_sum+mgda", rows, losses=losses)
+
+    if mode != "eager":
+        combine = tf.function(combine, jit_compile=mode == "xla")
+    rows = tf.constant([[4.0, 0.0], [0.0, 4.0]], tf.float64)
+    first, second = combine(rows, tf.constant([2.0, 4.0]))
+    # (2, 0) and (0, 1): a convex combination is shortest at (2, 4) / 5.
+    np.testing.assert_allclose(first, [0.4, 0.0], rtol=1e-9)
+    np.testing.assert_allclose(second, [0.0, 0.8], rtol=1e-9)
+    assert first.dtype == tf.float64
+
+
+def test_weightings_alone():
+    """A layer or text, of losses in any form; a draw for each step."""
+    for losses in ([2, 4.0], np.array([2.0, 4.0]), tf.constant([2.0, 4.0])):
+        for method in (gd.LogSum(), "log_sum", gd.Recipe.of("log_sum")):
+            combined = gd.combine(method, [[1.0], [1.0]], losses=losses)
+            assert_same(combined, [[0.5], [0.25]])
+    for method in ("rlw", gd.RandomWeighting(seed=0)):
+        steps = [
+            gd.combine(method, [[1.0], [1.0]], losses=[1, 1], step=step)
+            for step in (0, 0, 1)
+        ]
+        assert_same(*steps[:2])
+        assert float(tf.add_n(steps[0])[0]) == pytest.approx(1.0)
+        assert not np.allclose(steps[0], steps[2])
+    # The first step of one that remembers, and of one that needs norms.
+    assert_same(
+        gd.combine("uncertainty", [[1.0], [3.0]], losses=[5, 7]), [[0.5], [1.5]]
+    )
+    assert_same(
+        gd.combine("gradnorm", [[1.0], [3.0]], losses=[5, 7]), [[1], [3]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "losses", "message"),
+    [
+        ("mgda", [1.0, 2.0], "the method has none"),
+        ("log_sum", [1.0], r"shape \[3\].*Received: shape"),
+        ("log_sum", 1.0, r"shape \[3\].*Received: shape"),
+        ("constant([1, 2])", [1.0, 2.0, 3.0], "2 values for 3 losses"),
+    ],
+)
+def test_mistakes_with_losses(method, losses, message):
+    with pytest.raises(ValueError, match=message):
+        gd.combine(method, ROWS, losses=losses)
+
+
 def test_every_call_is_a_first_step():
     """A method that remembers is not changed, and a built one starts anew."""
     rows = [[1.0, 0.0], [0.0, 3.0]]
@@ -232,9 +286,10 @@ def test_every_call_is_a_first_step():
 @pytest.mark.parametrize(
     ("method", "gradients", "message"),
     [
-        ("mgda+clip(1.0)", ROWS, "combiners alone.*clip"),
-        ("penalty(0.1)", ROWS, "combiners alone"),
-        ("gradnorm+mgda", ROWS, "combiners alone"),
+        ("mgda+clip(1.0)", ROWS, "a weighting and combiners.*clip"),
+        ("penalty(0.1)", ROWS, "a weighting and combiners"),
+        ("log_sum+mgda", ROWS, "LogSum needs `losses`"),
+        ("log_sum+famo", ROWS, "at most one weighting"),
         ("mgad", ROWS, "no method 'mgad'"),
         (3, ROWS, "A recipe is"),
         ("mgda", [], "empty"),
