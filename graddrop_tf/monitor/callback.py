@@ -53,6 +53,8 @@ class GradientMonitor(keras.callbacks.Callback):
     - `norm_after`: the same after the model's methods, but before clipping
       and without terms that do not count as losses: regularisers, `add_loss`
       terms of a `MultiLossModel` and the gradient penalty.
+    - `weight_NAME`: the weight of each loss, where the recipe of a
+      `MultiLossModel` has a weighting.
 
     They are written to a file with a row for each sample (`path`), to
     TensorBoard (`log_dir`), and, averaged over an epoch's samples, to the logs

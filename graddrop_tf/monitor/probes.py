@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -30,6 +30,8 @@ class Measured:
         scope: Where the combiner's random draws begin.
         place: The activations.
         gradients: T gradients.
+        weights: The weights of the losses by their names; empty without a
+            weighting.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Measured:
     scope: random.Scope
     place: Place
     gradients: list[Structure]
+    weights: Mapping[str, tf.Tensor] = dataclasses.field(default_factory=dict)
 
 
 class Probe(abc.ABC):
@@ -112,7 +115,13 @@ class _ModelProbe(Probe):
             weights = state.loss_weights(whole)
         per_loss = LossGradients(tape, losses, place, weights * factor)
         gradients = per_loss.of(range(per_loss.num_losses))
-        return [Measured("", state.combiner, scope, place, gradients)]
+        by_name = {}
+        if state.weighting is not None:
+            names = state.loss_names
+            by_name = dict(zip(names, tf.unstack(weights), strict=True))
+        return [
+            Measured("", state.combiner, scope, place, gradients, by_name)
+        ]
 
 
 class _LayerProbe(Probe):

@@ -170,6 +170,7 @@ def measure(
         "conflict_rate": conflict_rate,
         "norm_before": trunk_norm(gradients, place) / scale,
         "norm_after": trunk_norm(combined, place) / scale,
+        **{f"weight_{name}": w for name, w in measured.weights.items()},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -122,4 +124,6 @@ class Table:
 
 
 def _line(values: Sequence) -> bytes:
-    return ",".join(map(str, values)).encode() + b"\n"
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue().encode()

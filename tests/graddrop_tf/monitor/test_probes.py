@@ -122,6 +122,12 @@ def test_weights_are_part_of_the_gradients(form, recipe, tmp_path):
         learned = model.recipe_state.weighting.current_weights().numpy()
         assert abs(learned[0] - learned[1]) > 0.1
         w *= learned
+        logged = [row["weight_head_0"], row["weight_head_1"]]
+        assert logged == pytest.approx(list(learned), rel=1e-6)
+        logged = model.history.history["gradients/weight_head_1"]
+        assert logged == pytest.approx([learned[1]], rel=1e-6)
+    else:
+        assert not [name for name in row if name.startswith("weight")]
     g = [[[3, 0, -4], [3, 0, -4]], [[-1, 2, 0], [-2, 4, 0]]]
     total = np.tensordot(w, g, axes=1)
     for name in ("norm_before", "norm_after"):
