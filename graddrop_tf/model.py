@@ -211,8 +211,7 @@ class MultiLossModel(TrunkAndHeads):
                 self.optimizer.apply_gradients(pairs)
             state.update(losses, norms)
             if again:
-                after = again.losses(x, losses_of)
-                state.update_after(losses, after, again.is_of_an_update())
+                state.update_after(taped.losses, *again.run(x, losses_of))
         self._track_loss(taped.total(), x)
         return self.compute_metrics(
             x, y, taped.y_pred, sample_weight=sample_weight

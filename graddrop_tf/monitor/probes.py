@@ -119,9 +119,7 @@ class _ModelProbe(Probe):
         if state.weighting is not None:
             names = state.loss_names
             by_name = dict(zip(names, tf.unstack(weights), strict=True))
-        return [
-            Measured("", state.combiner, scope, place, gradients, by_name)
-        ]
+        return [Measured("", state.combiner, scope, place, gradients, by_name)]
 
 
 class _LayerProbe(Probe):

@@ -33,21 +33,22 @@ class SecondPass:
             if id(seed) not in weights
         ]
 
-    def is_of_an_update(self) -> tf.Tensor:
-        """Returns whether the optimizer has updated the model meanwhile.
-
-        It does not after a micro-batch that is accumulated, nor where the loss
-        scale is too large.
-        """
-        return tf.not_equal(self._num_updates, self._optimizer.iterations)
-
-    def losses(self, x, losses_of: Callable[..., Values]) -> Values:
+    def run(
+        self, x, losses_of: Callable[..., Values]
+    ) -> tuple[Values, tf.Tensor]:
         """Computes the losses.
 
         Args:
             x: The inputs.
             losses_of: Maps the outputs to the T losses.
+
+        Returns:
+            The losses, and whether the optimizer has updated the model since
+            the first pass. It does not after a micro-batch that is
+            accumulated, nor where the loss scale is too large.
         """
         with keras.StatelessScope(self._seeds):
             activations = self._trunk(x, training=True)
-            return losses_of(self._heads(activations, training=True))
+            losses = losses_of(self._heads(activations, training=True))
+        num_updates = self._optimizer.iterations
+        return losses, tf.not_equal(self._num_updates, num_updates)

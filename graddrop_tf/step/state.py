@@ -196,7 +196,7 @@ class RecipeState(keras.layers.Layer):
 
     def update_after(
         self,
-        losses: tf.Tensor,
+        losses: Values,
         losses_after: Values,
         updated: tf.Tensor | bool = True,
     ) -> None:
@@ -205,13 +205,14 @@ class RecipeState(keras.layers.Layer):
         Does nothing unless `needs_losses_after`.
 
         Args:
-            losses: Those that `global_losses` returned.
-            losses_after: The new losses, divided by the number of replicas.
+            losses: The losses, divided by the number of replicas.
+            losses_after: The losses by the new variables, in the same way.
             updated: Whether there was an update.
         """
         if self.needs_losses_after:
+            before = self.global_losses(losses)
             after = self.global_losses(losses_after)
-            self.weighting.update_after(losses, after, updated)
+            self.weighting.update_after(before, after, updated)
 
     def end_epoch(self) -> None:
         """Tells the weighting that an epoch has ended, if `needs_epochs`."""

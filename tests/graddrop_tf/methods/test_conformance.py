@@ -66,7 +66,6 @@ def test_what_works_in_a_way_of_its_own_is_enrolled(monkeypatch):
     assert {*representatives()} - enrolled == {
         "Remembers",
         "Combines",
-        "SeesLosses",
         "SeesThemAgain",
     }
 
