@@ -228,15 +228,44 @@ def operations(model, kind, calls):
     return sorted(op.type for op in graph.get_operations())
 
 
+ALONE = [
+    name
+    for name, method in gd.METHODS.items()
+    if issubclass(method, gd.Weighting) and not method.needs_norms
+]
+
+
 @pytest.mark.parametrize("vector", [False, True])
-@pytest.mark.parametrize("recipe", ["baseline", "lottery", "pace(window=3)"])
+@pytest.mark.parametrize("recipe", ["baseline", *ALONE, "famo(lagged=True)"])
 def test_losses_alone_cost_one_backward_pass(recipe, vector):
     model, kind, calls = counted_model(recipe, vector)
+    state = model.recipe_state
+    assert not state.needs_per_loss_gradients
     products = operations(model, kind, calls).count("MatMul")
     assert sorted(calls) == ["heads", "trunk"]
     num_heads = 1 if vector else 3
     # Forward, kernels and inputs; the trunk's input needs no gradient.
-    assert products == 3 * num_heads + 2
+    backward = 2 * num_heads + 1
+    forward = (num_heads + 1) * (1 + state.needs_losses_after)
+    assert products == backward + forward
+
+
+@pytest.mark.parametrize("kind", [HEADS, VECTOR])
+def test_logs_show_losses_without_the_weights(kind):
+    """`loss_weights` trains in the same way, and shows weighted losses."""
+    ours = kind.compiled("constant({'a': 2, 'c': 0.5})")
+    theirs = kind.compiled(
+        "baseline", loss_weights={"a": 2.0, "b": 1.0, "c": 0.5}
+    )
+    logs = kind.train(ours)
+    plain = [logs[f"{name}_loss"] for name in models.NAMES]
+    assert logs["loss"] == pytest.approx(sum(plain), rel=1e-6)
+    weighted = kind.train(theirs)["loss"]
+    assert weighted == pytest.approx(np.dot(plain, [2, 1, 0.5]), rel=1e-6)
+    difference = models.largest_difference(
+        models.trainable(ours), models.trainable(theirs)
+    )
+    assert difference < 1e-6
 
 
 def test_norms_cost_a_pass_for_each_loss():
