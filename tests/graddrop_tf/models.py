@@ -65,6 +65,14 @@ COMBINED = [
     "penalty(0.01)+graddrop",
 ]
 RECIPES = ["baseline", *ALONE, *COMBINED]
+# One of each kind of pass, draw and state, for what does not depend on methods.
+FEW = [
+    "baseline",
+    "gradnorm+graddrop",
+    "famo+pcgrad",
+    "rlw+pcd",
+    "dwa+clip(1.0)",
+]
 # What a place answers for: signs, products and norms, and a chain.
 PLACE_RECIPES = [
     "graddrop(leak=[1, 0.5, 0])",
@@ -209,12 +217,16 @@ PLACES = [(r, k) for r in PLACE_RECIPES for k in (BLOCKS, SEPARATED)]
 
 def cases(recipes=None):
     """Returns all pairs of a recipe and a way of use that fits it."""
-    return [
-        (recipe, kind)
-        for recipe in recipes or RECIPES
-        for kind in (LAYER, HEADS, VECTOR)
-        if kind is not LAYER or is_combiner_recipe(recipe)
-    ] + ([] if recipes else PLACES)
+    return (
+        [
+            (recipe, kind)
+            for recipe in recipes or RECIPES
+            for kind in (LAYER, VECTOR)
+            if kind is not LAYER or is_combiner_recipe(recipe)
+        ]
+        + [(recipe, HEADS) for recipe in (recipes or FEW)]
+        + ([] if recipes else PLACES)
+    )
 
 
 def twenty_steps(model, kind):

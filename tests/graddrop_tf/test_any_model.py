@@ -320,10 +320,9 @@ def test_states_go_from_batch_to_batch_as_in_plain_keras():
     assert_same(ours.get_weights(), plain.get_weights())
 
 
-@pytest.mark.parametrize("recipe", ["graddrop", "pcgrad"])
 @pytest.mark.parametrize("case", CASES)
-def test_trains_with_combiners(case, recipe):
-    model, x, y = build(case, ours=True, recipe=recipe)
+def test_trains_with_combiners(case):
+    model, x, y = build(case, ours=True, recipe="pcgrad+graddrop")
     model.predict(dataset(x, y), verbose=0)
     before = model.trunk.get_weights()
     run(model, x, y)

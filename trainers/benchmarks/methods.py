@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import graddrop_tf as gd
 from trainers.benchmarks import arithmetic, measuring
@@ -50,15 +49,6 @@ class AsTheyAre(gd.Combiner):
     def combine(self, gradients, activations):
         """See base class."""
         return gradients
-
-
-@keras.saving.register_keras_serializable("trainers_benchmark")
-class ByLoss(gd.Weighting):
-    """Weights losses by their shares: the cost of weights by losses alone."""
-
-    def weights_of(self, state, losses):
-        """See base class."""
-        return losses / tf.reduce_mean(losses)
 
 
 def _parsed(text: str) -> Callable[[], gd.Recipe]:
@@ -108,11 +98,6 @@ METHODS = (
         _parsed("gradnorm+graddrop"),
         lambda T, F: 3 * T * F,
     ),
-    Method(
-        "weights by losses",
-        lambda: gd.Recipe(weighting=ByLoss()),
-        target=0.97,
-    ),
 )
 
 
@@ -139,12 +124,13 @@ def compiled(
     model = gd.MultiLossModel(
         trunk, heads, recipe=method.recipe(), loss_chunk_size=method.chunk
     )
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        loss=gd.VectorLoss(attribute_network.cross_entropy),
-        jit_compile=False,
-    )
+    model.compile(keras.optimizers.Adam(1e-3), loss=loss(), jit_compile=False)
     return model
+
+
+def loss() -> gd.VectorLoss:
+    """Makes the losses of the network."""
+    return gd.VectorLoss(attribute_network.cross_entropy)
 
 
 def random_batch(

@@ -21,6 +21,7 @@ from trainers.benchmarks.suites import (
     monitor,
     scaling,
     shared,
+    weightings,
 )
 
 _PACKAGES = ("graddrop_tf", "keras", "numpy", "tensorflow")
@@ -28,6 +29,7 @@ _PACKAGES = ("graddrop_tf", "keras", "numpy", "tensorflow")
 SUITES = {
     "layer": layer.SUITE,
     "shared": shared.SUITE,
+    "weightings": weightings.SUITE,
     "memory": memory.SUITE,
     "graddrop": function.SUITE,
     "combiners": combiners.SUITE,
