@@ -25,12 +25,12 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
 @keras.saving.register_keras_serializable("graddrop_tf")
 class FAMO(Weighting):
-    """Learns shares z = softmax(xi) of the losses' relative rates of descent.
+    """Learns weights under which all losses fall by the same share.
 
-    The weights are `c z_i / (L_i - b_i)` with the c that makes them sum to 1,
-    and b_i the smallest value that loss i may have. xi follows by Adam how much
-    `log(L_i - b_i)` fell in the step: a loss that falls slower than the others
-    gains.
+    They are `c z_i / (L_i - b_i)`, where z is the softmax of xi, c makes them
+    sum to 1, and b_i is the smallest value that loss i may have. After each
+    update Adam moves xi: a loss whose `log(L_i - b_i)` fell less than the
+    others' gains.
 
     For that the losses of the batch are computed once more after the update, a
     forward pass as in training: batch norm uses the batch, `Dropout` draws the
