@@ -1,9 +1,10 @@
 """Measures speed and memory, as ratios within one run.
 
-python -m launch.benchmark [--suite=layer,graddrop] [--pairs=40] [--json=OUT]
+python -m launch.benchmark [--suites=all] [--pairs=12] [--json=OUT]
 
-The table shows the measured ratios next to what counting operations predicts
-and, where there is one, the target. No measurement passes or fails.
+Each suite prints its table when it ends. The table shows the measured ratios
+next to what counting operations predicts and, where there is one, the target.
+No measurement passes or fails.
 """
 
 import pathlib
@@ -15,14 +16,14 @@ from trainers.benchmarks import registry
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "suite", ",".join(registry.SUITES),
-    "Suites to run, separated by commas. " + "; ".join(
+    "suites", ",".join(registry.SHORT),
+    "Suites to run, separated by commas, or all. " + "; ".join(
         f"{name}: {suite.title}" for name, suite in registry.SUITES.items()
     ) + ".",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_integer(
-    "pairs", 40, "Number of rounds in which the cases of a suite take turns. "
+    "pairs", 12, "Number of rounds in which the cases of a suite take turns. "
     "Suites with long rounds run fewer: " + ", ".join(
         f"1 in {suite.pairs_per_round} in {name}"
         for name, suite in registry.SUITES.items()
@@ -39,7 +40,7 @@ flags.DEFINE_string(
 def main() -> int:
     """Runs the command."""
     path = None if FLAGS.json is None else pathlib.Path(FLAGS.json)
-    print(registry.execute(registry.select(FLAGS.suite), FLAGS.pairs, path))
+    registry.execute(registry.select(FLAGS.suites), FLAGS.pairs, path)
     return 0
 
 

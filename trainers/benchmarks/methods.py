@@ -29,15 +29,13 @@ class Method:
         recipe: Makes its recipe.
         combining: Maps (T, F) to the multiply-adds of combining T gradients of
             F values; None for a single backward pass.
-        target: The smallest speed aimed at, relative to the baseline.
-        paper: The paper's number for this speed.
+        paper: The paper's number for its speed against the baseline.
         chunk: Number of gradients that may exist at once; None for all.
     """
 
     name: str
     recipe: Callable[[], gd.Recipe]
     combining: Callable[[int, int], int] | None = None
-    target: float | None = None
     paper: float | None = None
     chunk: int | None = None
 
@@ -76,21 +74,18 @@ METHODS = (
         "pcgrad",
         _parsed("pcgrad"),
         lambda T, F: 2 * T * T * F + T * F,
-        target=0.68,
         paper=0.20,
     ),
     Method(
         "mgda",
         _parsed("mgda"),
         lambda T, F: T * T * F + T * F,
-        target=0.68,
         paper=0.25,
     ),
     Method(
         "gradnorm",
         _parsed("gradnorm"),
         lambda T, F: 2 * T * F,
-        target=0.72,
         paper=0.41,
     ),
     Method(

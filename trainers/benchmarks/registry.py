@@ -2,11 +2,14 @@
 
 import dataclasses
 import importlib.metadata
+import logging
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import tensorflow_datasets as tfds
 
 from trainers import errors, files
 from trainers.benchmarks import measuring, table
@@ -39,13 +42,16 @@ SUITES = {
     "scaling": scaling.SUITE,
     "lidar": lidar.SUITE,
 }
+# Minutes, not a quarter of an hour.
+SHORT = ("layer", "graddrop", "shared")
+_ALL = "all"
 
 
 def select(text: str) -> list[str]:
     """Parses names of suites, separated by commas.
 
     Args:
-        text: The names.
+        text: The names, or `all`.
 
     Returns:
         The names.
@@ -53,45 +59,55 @@ def select(text: str) -> list[str]:
     Raises:
         UserError: If a suite is unknown.
     """
+    if text.strip() == _ALL:
+        return list(SUITES)
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in SUITES:
             raise errors.UserError(
-                f"--suite: got {name!r}, expected some of "
+                f"--suites: got {name!r}, expected {_ALL}, or some of "
                 f"{', '.join(SUITES)}, separated by commas."
             )
     return list(dict.fromkeys(names))
 
 
 def execute(
-    names: Sequence[str], pairs: int, path: pathlib.Path | None = None
-) -> str:
-    """Measures suites and formats the results.
+    names: Sequence[str],
+    pairs: int,
+    path: pathlib.Path | None = None,
+    show: Callable[[str], None] = print,
+) -> None:
+    """Measures suites, and shows the table of each when it ends.
 
     Args:
         names: Names of suites.
         pairs: Rounds in which the cases take turns.
-        path: File for the results as JSON.
-
-    Returns:
-        A table.
+        path: File for the results as JSON, with those of each suite that has
+            ended.
+        show: Takes the text of a table.
 
     Raises:
         UserError: If the file cannot be written.
     """
     if path is not None:
         _check_writable(path)
+    silence_libraries()
     rows = {}
     for name in names:
         suite = SUITES[name]
-        rows[name] = suite.measure(
-            suite.rounds(pairs), measuring.Progress(name)
-        )
-    if path is not None:
-        files.write_json(path, _record(rows, pairs))
-    return table.lay_out(
-        {f"{name}: {SUITES[name].title}": rows[name] for name in names}
-    )
+        progress = measuring.Progress(name)
+        rows[name] = suite.measure(suite.rounds(pairs), progress)
+        if path is not None:
+            files.write_json(path, _record(rows, pairs))
+        title = f"{name}: {suite.title}"
+        show(table.lay_out({title: rows[name]}) + "\n")
+
+
+def silence_libraries() -> None:
+    """Keeps TensorFlow's warnings and progress bars out of the output."""
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
 
 
 def _check_writable(path: pathlib.Path) -> None:

@@ -15,7 +15,7 @@ paper's numbers, `_PAPER` below, next to the measured ones.
 
 A step of the baseline is 316 billion operations, counted from the shapes: 32 ms
 at 10 TFLOP/s, 1.8 hours for the default 200,000 steps. With the speeds measured
-by `launch.benchmark --suite=shared` (docs/results.md), a run of GradDrop,
+by `launch.benchmark --suites=shared` (docs/results.md), a run of GradDrop,
 PCGrad, MGDA or GradNorm takes 2.3 to 2.5 hours, and the gradient penalty, with
 two backward passes, about four. Ten methods and three seeds take three days on
 one such GPU, without evaluation. None of this was measured on a GPU.

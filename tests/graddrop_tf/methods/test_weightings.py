@@ -193,6 +193,25 @@ def test_learned_weights_reach_their_fixed_points(scale):
         assert share.min() > -1e-4
 
 
+def test_steps_of_learned_weights_end_at_their_fixed_points():
+    """Above and below, also where the learning rate is large."""
+    losses = [[0.5, 2.0]]
+    for method, name, expected in (
+        (gd.Uncertainty(learning_rate=10.0), "log_variances", [-1, 1]),
+        (gd.IMTLL(learning_rate=5.0), "s", [1, -1]),
+    ):
+        _, state = run(method, losses)
+        close(state[name], np.array(expected) * math.log(2.0))
+
+
+def test_learned_weights_of_losses_that_are_not_above_0():
+    """They stay as they are."""
+    for method in (gd.Uncertainty(initial=1.0), gd.IMTLL(initial=-1.0)):
+        weights, _ = run(method, [[0.0, -3.0, 5.0]] * 3)
+        close(weights[2, :2], weights[0, :2])
+        assert abs(weights[2, 2] - weights[0, 2]) > 1e-3
+
+
 def test_units_of_imtl_l():
     """31 and 0.04 are of order 1, 32 and 0.03 of the next powers of 1000."""
     losses = [31.0, 32.0, 0.04, 0.03, 2e9, 0.0]

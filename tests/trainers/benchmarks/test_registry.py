@@ -22,7 +22,7 @@ def one_suite(monkeypatch):
 
 def test_table_and_file_hold_the_figures(one_suite, tmp_path, capsys):
     path = tmp_path / "new" / "out.json"
-    arguments = ["--suite=quick", f"--json={path}"]
+    arguments = ["--suites=quick", f"--json={path}"]
     assert command.guarded(benchmark.main, arguments) == 0
     printed = capsys.readouterr().out
     for text in (
@@ -36,10 +36,10 @@ def test_table_and_file_hold_the_figures(one_suite, tmp_path, capsys):
     ):
         assert text in printed
     saved = json.loads(path.read_text())
-    assert saved["pairs"] == 40
+    assert saved["pairs"] == 12
     assert saved["cpu_count"] >= 1
     assert {"keras", "python", "tensorflow"} <= set(saved["versions"])
-    assert saved["suites"]["quick"]["rounds"] == 13
+    assert saved["suites"]["quick"]["rounds"] == 4
     row, other = saved["suites"]["quick"]["rows"]
     assert (row["median"], row["verdict"]) == (0.9, "missed")
     assert (other["quantity"], other["verdict"]) == ("frames/s", "")
@@ -49,8 +49,8 @@ def test_table_and_file_hold_the_figures(one_suite, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--suite=layers"], "layer, shared, weightings, memory"),
-        (["--suite="], "layer, shared, weightings, memory"),
+        (["--suites=layers"], "all, or some of layer, shared,"),
+        (["--suites="], "all, or some of layer, shared,"),
         (["--pairs=0"], "pairs"),
         (["--pairs=many"], "pairs"),
         (["layer"], "expected flags only"),
@@ -66,10 +66,32 @@ def test_suites_are_named_once():
     assert registry.select("graddrop, layer,graddrop") == ["graddrop", "layer"]
     with pytest.raises(errors.UserError, match="'speed'"):
         registry.select("layer,speed")
+    assert registry.select("all") == [*registry.SUITES]
+    assert {*registry.SHORT} < {*registry.SUITES}
+
+
+def test_a_stop_loses_the_suite_that_runs_alone(monkeypatch, tmp_path):
+    """What has ended is on the screen and in the file."""
+
+    def stopped(rounds, progress):
+        raise KeyboardInterrupt
+
+    rows = [measuring.Row("b", "a", "speed", 0.9, 0.8, 1.0)]
+    suites = {
+        "quick": measuring.Suite("a case", lambda rounds, progress: rows),
+        "long": measuring.Suite("another", stopped),
+    }
+    monkeypatch.setattr(registry, "SUITES", suites)
+    shown, path = [], tmp_path / "out.json"
+    with pytest.raises(KeyboardInterrupt):
+        registry.execute(["quick", "long"], 2, path, shown.append)
+    (text,) = shown
+    assert text.startswith("quick: a case\n")
+    assert [*json.loads(path.read_text())["suites"]] == ["quick"]
 
 
 def test_help_names_the_defaults(capsys):
     assert command.guarded(benchmark.main, ["--help"]) == 0
     printed = capsys.readouterr().out
-    assert "layer,shared,weightings,memory" in "".join(printed.split())
-    assert "(default: '40')" in printed
+    assert "layer,graddrop,shared" in "".join(printed.split())
+    assert "(default: '12')" in printed
