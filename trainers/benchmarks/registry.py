@@ -16,6 +16,7 @@ from trainers.benchmarks import measuring, table
 from trainers.benchmarks.suites import (
     combiners,
     function,
+    heads,
     input_pipeline,
     layer,
     lidar,
@@ -32,6 +33,7 @@ _PACKAGES = ("graddrop_tf", "keras", "numpy", "tensorflow")
 SUITES = {
     "layer": layer.SUITE,
     "shared": shared.SUITE,
+    "heads": heads.SUITE,
     "weightings": weightings.SUITE,
     "memory": memory.SUITE,
     "graddrop": function.SUITE,

@@ -286,6 +286,21 @@ def test_famo_without_some_losses(lagged):
     close(after["xi"], [state["xi"][0], 0.0, state["xi"][1]])
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_famo_waits_for_an_absent_loss(optimizer):
+    """Without decay or momentum meanwhile, though xi is not 0."""
+    losses = [[1.0, 2.0, 3.0], [0.8, 1.9, 2.9], [0.7, 1.8, 2.0]]
+    absent = [*losses[:2], [0.7, 0.0, 2.0]]
+    method = gd.FAMO(weight_decay=0.5, optimizer=optimizer, lagged=True)
+    _, before = run(method, absent[:2])
+    _, state = run(method, absent)
+    assert abs(before["xi"][1]) > 1e-4
+    for name in ("xi", "last", "means"):
+        if name in state:
+            assert state[name][1] == before[name][1]
+            assert state[name][0] != before[name][0]
+
+
 def test_famo_above_the_smallest_losses():
     """Losses of 3 and 5 above 1 and 2 are 2 and 3."""
     method = gd.FAMO(minimum_losses=[1.0, 2.0])
