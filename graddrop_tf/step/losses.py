@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from graddrop_tf import linalg, places
 
 # Rows of one product in a batched backward pass. On the CPUs measured, one
-# product of 320 rows with a wide matrix takes twice as long as four of 80.
+# product of 320 rows with a wide matrix takes twice as long as four of 80
+# (`launch.benchmark --suites=shared` shows what that does to a step).
 _CPU_ROWS = 80
 _USUAL_BATCH_SIZE = 8
 
@@ -146,13 +148,8 @@ class Vector(Losses):
         count = len(indices)
         if count == 1 or not batched:
             return [gradient(seed) for seed in tf.unstack(seeds)]
-        gradients = []
-        size = losses_at_once(place.blocks[0].shape[0], count)
-        for first in range(0, count, size):
-            some = seeds[first : min(first + size, count)]
-            stacked = tf.vectorized_map(gradient, some)
-            gradients.extend(linalg.unstack(stacked, some.shape[0]))
-        return gradients
+        at_once = losses_at_once(place.blocks[0].shape[0], count)
+        return _map_in_turns(gradient, seeds, at_once, place.activations)
 
 
 def of(values: Values) -> Losses:
@@ -181,3 +178,43 @@ def losses_at_once(batch_size: int | None, count: int) -> int:
     if tf.config.list_logical_devices("GPU"):
         return count
     return min(count, max(2, _CPU_ROWS // (batch_size or _USUAL_BATCH_SIZE)))
+
+
+def _map_in_turns(
+    gradient: Callable[[tf.Tensor], places.Structure],
+    seeds: tf.Tensor,
+    at_once: int,
+    like: places.Structure,
+) -> list[places.Structure]:
+    """Maps a function over seeds, some at once; traces it once.
+
+    Args:
+        gradient: Maps a seed to a gradient.
+        seeds: `[count, T]`.
+        at_once: How many seeds share a call.
+        like: A structure of the form, shapes and dtypes of a gradient.
+
+    Returns:
+        A gradient for each seed.
+    """
+    count = seeds.shape[0]
+    turns = math.ceil(count / at_once)
+    if turns == 1:
+        return linalg.unstack(tf.vectorized_map(gradient, seeds), count)
+    at_once = math.ceil(count / turns)
+    padded = tf.pad(seeds, [[0, turns * at_once - count], [0, 0]])
+    stacked = tf.map_fn(
+        lambda some: tf.vectorized_map(gradient, some),
+        tf.reshape(padded, [turns, at_once, seeds.shape[1]]),
+        parallel_iterations=1,
+        fn_output_signature=tf.nest.map_structure(lambda a: a.dtype, like),
+    )
+
+    def in_a_row(block: tf.Tensor, one: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([[turns * at_once], tf.shape(one)], axis=0)
+        return tf.ensure_shape(
+            tf.reshape(block, shape)[:count], [count, *one.shape]
+        )
+
+    stacked = tf.nest.map_structure(in_a_row, stacked, like)
+    return linalg.unstack(stacked, count)

@@ -21,7 +21,7 @@ def keras_step(trunk: keras.Model, heads: keras.Model) -> measuring.Step:
     Returns:
         The step.
     """
-    model = keras.Model(trunk.inputs, heads(trunk.outputs))
+    model = keras.Model(trunk.inputs, heads(trunk.output))
     model.compile(
         keras.optimizers.Adam(1e-3), loss=methods.loss(), jit_compile=False
     )

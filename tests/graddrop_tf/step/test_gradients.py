@@ -163,23 +163,36 @@ def test_custom_loop_refuses_what_it_cannot_do():
         compute(losses[0], "graddrop")
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_grouped_backward_passes_are_the_losses_in_order(size, monkeypatch):
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_grouped_backward_passes_are_the_losses_in_order(
+    size, mode, monkeypatch
+):
+    """At two tensors, the second in half precision, of an unknown batch."""
     monkeypatch.setattr(losses_lib, "losses_at_once", lambda *_: size)
-    x = tf.constant([[1.0, -2.0, 3.0]])
     powers = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        losses = tf.reduce_sum(powers * x**2, axis=1)
     factors = tf.constant([1.0, 1.0, 0.5, 1.0, 2.0])
-    place = places.of(x)
-    per_loss = gradients.LossGradients(
-        tape, losses_lib.of(losses), place, factors
-    )
-    result = per_loss.of(range(per_loss.num_losses))
-    # d(c x^2)/dx = 2 c x.
-    for scale, gradient in zip([2.0, 4.0, 3.0, 8.0, 20.0], result, strict=True):
-        np.testing.assert_allclose(gradient, scale * x)
+
+    def compute(x, half):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([x, half])
+            values = x**2 + 3.0 * tf.cast(half, tf.float32)
+            losses = tf.reduce_sum(powers * values, axis=1)
+        per_loss = gradients.LossGradients(
+            tape, losses_lib.of(losses), places.of([x, half], False), factors
+        )
+        return per_loss.of(range(per_loss.num_losses))
+
+    x, half = tf.constant([[1.0, -2.0, 3.0]]), tf.ones([1, 3], tf.float16)
+    if mode != "eager":
+        specs = [tf.TensorSpec([None, 3], t.dtype) for t in (x, half)]
+        compute = tf.function(compute, specs, jit_compile=mode == "xla")
+    result = compute(x, half)
+    # d(c (x^2 + 3 h)) is 2 c x and 3 c.
+    for c, pair in zip([1.0, 2.0, 1.5, 4.0, 10.0], result, strict=True):
+        np.testing.assert_allclose(pair[0], 2 * c * x)
+        np.testing.assert_allclose(pair[1], 3 * c * np.ones([1, 3]))
+        assert pair[1].dtype == tf.float16
 
 
 def test_clipping_equals_a_calculation_by_hand():
