@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import keras
 
+_NOT_IN_A_RECIPE = ("name", "trainable", "dtype", "num_losses", "separate")
+
 
 class Configurable:
     """Records the arguments of its constructor.
@@ -103,8 +105,14 @@ class Configuration:
         return self.make(**{**self.arguments, **arguments})
 
     def describe(self, name: str) -> str:
-        """Returns the constructor call as text, under the given name."""
-        if not self.arguments:
-            return name
-        listed = ", ".join(f"{k}={v!r}" for k, v in self.arguments.items())
-        return f"{name}({listed})"
+        """Returns the constructor call as text, under the given name.
+
+        A saved model gives all arguments: what is None, or no part of a
+        recipe, is left out.
+        """
+        listed = [
+            f"{k}={v!r}"
+            for k, v in self.arguments.items()
+            if v is not None and k not in _NOT_IN_A_RECIPE
+        ]
+        return f"{name}({', '.join(listed)})" if listed else name

@@ -106,6 +106,19 @@ def test_each_model_has_layers_of_its_own():
     assert second.weighting.current_weights().shape == (3,)
 
 
+@pytest.mark.parametrize("text", [*RECIPES, *gd.METHODS])
+def test_the_recipe_of_a_saved_model_has_a_text(text):
+    """It makes the same methods, with the seeds that were drawn."""
+    state = gd.Recipe.parse(text).build(3)
+    saved = keras.saving.serialize_keras_object(state)
+    loaded = keras.saving.deserialize_keras_object(saved)
+    recipe = gd.Recipe.from_state(loaded)
+    parsed = gd.Recipe.parse(str(recipe))
+    assert parsed.method_names == gd.Recipe.parse(text).method_names
+    again = gd.Recipe.from_state(parsed.build(3))
+    assert str(again) == str(recipe)
+
+
 @pytest.mark.parametrize("text", RECIPES)
 def test_state_survives_its_config(text):
     state = gd.Recipe.parse(text).build(3)
