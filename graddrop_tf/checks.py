@@ -18,6 +18,18 @@ def check_count(name: str, value) -> None:
         )
 
 
+def check_positive(name: str, value) -> None:
+    """Checks that a value is a finite number above 0.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not is_number(value, above=0):
+        raise ValueError(
+            f"`{name}` must be a number above 0. Received: {name}={value!r}."
+        )
+
+
 def is_number(value, above: float | None = None) -> bool:
     """Returns whether a value is a finite real number, above a bound."""
     return (

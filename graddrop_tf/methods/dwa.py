@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_count, is_number
+from graddrop_tf.checks import check_count, check_positive
 
 _LARGEST_RATIO = 1e30
 
@@ -55,11 +55,7 @@ class DWA(Weighting):
         self, temperature: float = 2.0, window: int | None = None, **kwargs
     ):
         super().__init__(**kwargs)
-        if not is_number(temperature, above=0):
-            raise ValueError(
-                "`temperature` must be a number above 0. Received: "
-                f"temperature={temperature!r}."
-            )
+        check_positive("temperature", temperature)
         if window is not None:
             check_count("window", window)
         self.temperature = temperature

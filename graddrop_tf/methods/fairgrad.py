@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from graddrop_tf import solvers
 from graddrop_tf.bases.gramian import GramianCombiner
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import check_positive
 
 
 def fair_weights(gram, alpha: float, rounding: float = 1e-12) -> tf.Tensor:
@@ -84,10 +84,7 @@ class FairGrad(GramianCombiner):
 
     def __init__(self, num_losses=None, *, alpha: float = 2.0, **kwargs):
         super().__init__(num_losses, **kwargs)
-        if not is_number(alpha, above=0):
-            raise ValueError(
-                f"`alpha` must be a number above 0. Received: alpha={alpha!r}."
-            )
+        check_positive("alpha", alpha)
         self.alpha = alpha
 
     def weigh(self, gram, rounding):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import check_positive, is_number
 from graddrop_tf.per_loss import PerLoss
 
 _OPTIMIZERS = ("adam", "sgd")
@@ -76,11 +76,7 @@ class FAMO(Weighting):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not is_number(learning_rate, above=0):
-            raise ValueError(
-                "`learning_rate` must be a number above 0. Received: "
-                f"learning_rate={learning_rate!r}."
-            )
+        check_positive("learning_rate", learning_rate)
         if not is_number(weight_decay) or weight_decay < 0:
             raise ValueError(
                 "`weight_decay` must be a number of at least 0. Received: "

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from graddrop_tf import linalg
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import check_positive, is_number
 
 _SMALLEST_WEIGHT = 1e-3
 
@@ -57,11 +57,7 @@ class GradNorm(Weighting):
                 "`alpha` must be a number of at least 0. Received: "
                 f"alpha={alpha!r}."
             )
-        if not is_number(learning_rate, above=0):
-            raise ValueError(
-                "`learning_rate` must be a number above 0. Received: "
-                f"learning_rate={learning_rate!r}."
-            )
+        check_positive("learning_rate", learning_rate)
         self.alpha = alpha
         self.learning_rate = learning_rate
 

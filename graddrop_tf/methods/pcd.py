@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from graddrop_tf import linalg, solvers
 from graddrop_tf.bases.gramian import GramianCombiner
-from graddrop_tf.checks import is_number, is_share
+from graddrop_tf.checks import check_positive, is_number, is_share
 
 # Shares of a constraint, and of the largest gradient, that rounding may take.
 _MISSING, _ROUNDED = 1e-3, 1e-6
@@ -91,11 +91,7 @@ class PCD(GramianCombiner):
             raise ValueError(
                 f"`decay` must be in [0, 1). Received: decay={decay!r}."
             )
-        if not is_number(epsilon, above=0):
-            raise ValueError(
-                "`epsilon` must be a number above 0. Received: "
-                f"epsilon={epsilon!r}."
-            )
+        check_positive("epsilon", epsilon)
         self.primary, self.tau = primary, tau
         self.decay, self.epsilon = decay, epsilon
 

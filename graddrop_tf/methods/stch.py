@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_count, is_number
+from graddrop_tf.checks import check_count, check_positive, is_number
 from graddrop_tf.per_loss import PerLoss
 
 _WARMUP = 4
@@ -74,10 +74,7 @@ class STCH(Weighting):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not is_number(mu, above=0):
-            raise ValueError(
-                f"`mu` must be a number above 0. Received: mu={mu!r}."
-            )
+        check_positive("mu", mu)
         self.mu = mu
         self.log = bool(log)
         self.preference, self.nadir = preference, nadir

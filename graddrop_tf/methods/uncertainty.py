@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import is_number
+from graddrop_tf.checks import check_positive, is_number
 from graddrop_tf.per_loss import PerLoss
 
 # What multiplies exp(-s) L.
@@ -67,11 +67,7 @@ class Uncertainty(Weighting):
             raise ValueError(
                 f"`initial` must be a number. Received: initial={initial!r}."
             )
-        if not is_number(learning_rate, above=0):
-            raise ValueError(
-                "`learning_rate` must be a number above 0. Received: "
-                f"learning_rate={learning_rate!r}."
-            )
+        check_positive("learning_rate", learning_rate)
         self.kind = kind
         self.initial = initial
         self.learning_rate = learning_rate
