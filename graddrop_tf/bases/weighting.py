@@ -221,11 +221,16 @@ class Weighting(Configurable, Stateful):
         self._keep_if_finite([losses, losses_after], state, after, updated)
 
     def _keep_if_finite(
-        self, seen, state: State, after: State, also: tf.Tensor | bool = True
+        self,
+        seen,
+        state: State,
+        after: State,
+        updated: tf.Tensor | bool = True,
     ) -> None:
         finite = all_finite([value for value in seen if value is not None])
-        finite &= also
-        kept = {k: tf.where(finite, after[k], state[k]) for k in state}
+        kept = {
+            k: tf.where(finite & updated, after[k], state[k]) for k in state
+        }
         self.keep(**kept)
 
     def update_epoch(self) -> None:

@@ -201,7 +201,7 @@ class GradDrop(SignDropout):
             **kwargs,
         )
         resolve_purity_transform(k, purity_transform)
-        if purity is not None and (not is_share(purity)):
+        if purity is not None and not is_share(purity):
             raise ValueError(
                 "`purity` must be a number in [0, 1], or None. Received: "
                 f"purity={purity!r}."
