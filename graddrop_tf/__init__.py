@@ -24,8 +24,9 @@ from graddrop_tf.methods.equal_norm import EqualNorm
 from graddrop_tf.methods.fairgrad import FairGrad
 from graddrop_tf.methods.famo import FAMO
 from graddrop_tf.methods.geometric_mean import GeometricMean
-from graddrop_tf.methods.graddrop.function import graddrop, sign_purity
+from graddrop_tf.methods.graddrop.function import graddrop
 from graddrop_tf.methods.graddrop.layer import GradDrop, RandomGradDrop
+from graddrop_tf.methods.graddrop.purity import sign_purity
 from graddrop_tf.methods.gradient_dropout import GradientDropout
 from graddrop_tf.methods.gradnorm import GradNorm
 from graddrop_tf.methods.imtl_g import IMTLG

@@ -15,15 +15,15 @@ import tensorflow as tf
 from graddrop_tf import linalg, random
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
-from graddrop_tf.methods.graddrop.function import (
+from graddrop_tf.methods.graddrop.layer import SignDropout
+from graddrop_tf.methods.graddrop.masking import trunk_gradients
+from graddrop_tf.methods.graddrop.purity import (
     mask_without_signs,
     purity_of_sums,
     purity_sums,
     sign_purity,
     signed_gradients,
-    trunk_gradients,
 )
-from graddrop_tf.methods.graddrop.layer import SignDropout
 from graddrop_tf.monitor.probes import Measured
 from graddrop_tf.places import Place, Structure
 

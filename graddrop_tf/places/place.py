@@ -144,6 +144,23 @@ class Place(abc.ABC):
             for gradient, *of_loss in zip(gradients, *blocks, strict=True)
         ]
 
+    @abc.abstractmethod
+    def sum_of_blocks(
+        self,
+        combine: Callable[[list[tf.Tensor], Place], Structure],
+        gradients: Sequence[Structure],
+    ) -> Structure:
+        """Combines gradients block by block to what the trunk receives.
+
+        Args:
+            combine: Maps the T gradients at a block, and its place, to the
+                sum of a place of one block.
+            gradients: T gradients.
+
+        Returns:
+            A structure in the form of A.
+        """
+
     def check_shapes(self, gradients: Sequence[Structure]) -> None:
         """Checks that every gradient has the shape of its activations.
 

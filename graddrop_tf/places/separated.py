@@ -83,6 +83,10 @@ class Separated(Place):
         pairs = zip(linalg.by_block(gradients), activations, strict=True)
         return [(list(block), Separated(list(a))) for block, a in pairs]
 
+    def sum_of_blocks(self, combine, gradients):
+        """See base class; the gradients themselves, as in `sum`."""
+        return self.of_blocks(combine, gradients)
+
     def sums_batch(self, wanted):
         """See base class; always, as no example has two losses."""
         return True

@@ -63,6 +63,11 @@ class Shared(Place):
         pairs = zip(linalg.by_block(gradients), self.blocks, strict=True)
         return [(list(block), Shared(a)) for block, a in pairs]
 
+    def sum_of_blocks(self, combine, gradients):
+        """See base class."""
+        sums = [combine(*block) for block in self.split(gradients)]
+        return self.with_blocks(sums).activations
+
     def sums_batch(self, wanted):
         """See base class; as wanted."""
         return wanted

@@ -20,7 +20,7 @@ from graddrop_tf.methods.graddrop.arguments import (
     leak_of,
     resolve_purity_transform,
 )
-from graddrop_tf.methods.graddrop.function import graddrop_at
+from graddrop_tf.methods.graddrop.masking import SignMasking
 from graddrop_tf.methods.graddrop.streaming import StreamingGradDrop
 
 
@@ -86,36 +86,35 @@ class SignDropout(JointCombiner, RandomCombiner):
 
     def combine_at(self, gradients, place):
         """See base class."""
-        return graddrop_at(
-            gradients,
-            place,
-            draw=self._draw,
-            leaks=self.leaks(len(gradients)),
-            transform=self.transform,
-            marginalize_batch=self.marginalize_batch,
-            renormalize=self.renormalize,
-            replica_sum=self.replica_sum,
-        )
+        return self._masking().to_each(gradients, place)
+
+    def combine_to_sum(self, gradients, place):
+        """See base class."""
+        return self._masking().to_sum(gradients, place)
 
     def streaming(self):
         """See base class."""
-        return StreamingGradDrop(
+        return StreamingGradDrop(self._masking())
+
+    def _masking(self) -> SignMasking:
+        return SignMasking(
             draw=self._draw,
             leaks=self.leaks,
             transform=self.transform,
             marginalize_batch=self.marginalize_batch,
             renormalize=self.renormalize,
             replica_sum=self.replica_sum,
+            fusible=self.purity_transform is None,
         )
 
-    def _draw(self, purity: tf.Tensor, summed: bool) -> tf.Tensor:
+    def _draw(self, activations: tf.Tensor, summed: bool) -> tf.Tensor:
         """Draws U for a purity that is summed over the batch, or is not."""
-        shape = tf.shape(purity)
+        shape = tf.shape(activations)
         if summed:
             drawn = self.uniform(shape[1:])
-            return tf.ensure_shape(drawn, purity.shape[1:])
+            return tf.ensure_shape(drawn, activations.shape[1:])
         drawn = self.uniform(shape, per_example=True)
-        return tf.ensure_shape(drawn, purity.shape)
+        return tf.ensure_shape(drawn, activations.shape)
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")

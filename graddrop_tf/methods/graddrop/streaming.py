@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from graddrop_tf import linalg
 from graddrop_tf.bases.streaming import Streaming
-from graddrop_tf.methods.graddrop import function
-from graddrop_tf.methods.graddrop.arguments import PurityTransform
+from graddrop_tf.methods.graddrop.masking import SignMasking, norm_ratio
+from graddrop_tf.methods.graddrop.purity import (
+    mask_without_signs,
+    purity_of_sums,
+    purity_sums,
+)
 
 
 @dataclasses.dataclass
@@ -18,39 +21,25 @@ class StreamingGradDrop(Streaming):
     """Sums gradients by sign; at each position one draw picks a sum.
 
     Args:
-        draw: Returns the draws for a purity.
-        leaks: Returns T leaks, given T.
-        transform: f.
-        marginalize_batch: As in `graddrop`, like all that follow.
-        renormalize: As in `graddrop`.
-        replica_sum: As in `graddrop`.
+        masking: The algorithm and its arguments.
     """
 
-    draw: function.Draw
-    leaks: Callable[[int], Sequence[float]]
-    transform: PurityTransform
-    marginalize_batch: bool
-    renormalize: bool
-    replica_sum: linalg.ReplicaSum
+    masking: SignMasking
 
     def start(self, num_losses, place):
         """See base class."""
         self._place = place
-        self._leaks = self.leaks(num_losses)
+        self._leaks = self.masking.leaks(num_losses)
         self._sums = [_Sums() for _ in place.blocks]
 
     def add(self, indices, gradients):
         """See base class."""
         blocks = self._place.split(gradients)
         for sums, (of_block, block) in zip(self._sums, blocks, strict=True):
-            signed = function.signed_gradients(
-                of_block, block, self.marginalize_batch, self.replica_sum
-            )
+            signed = self.masking.signed(of_block, block)
             for i, dL, G in zip(indices, of_block, signed, strict=True):
                 self._add_one(sums, tf.cast(dL, G.dtype), G, self._leaks[i])
-            sums.purity = _plus(
-                sums.purity, tf.stack(function.purity_sums(signed))
-            )
+            sums.purity = _plus(sums.purity, tf.stack(purity_sums(signed)))
         accumulators = [v for sums in self._sums for v in vars(sums).values()]
         return [a for a in accumulators if a is not None]
 
@@ -62,33 +51,33 @@ class StreamingGradDrop(Streaming):
         sums.unsigned = _plus(sums.unsigned, tf.where(G == 0, masked, zeros))
         if any(self._leaks):
             sums.leaked = _plus(sums.leaked, dL * leak)
-        if self.renormalize:
+        if self.masking.renormalize:
             sums.plain = _plus(sums.plain, dL)
 
     def finish(self):
         """See base class."""
-        totals = [self._pick_signs(sums) for sums in self._sums]
-        if self.renormalize:
+        pairs = zip(self._sums, self._place.blocks, strict=True)
+        totals = [self._pick_signs(*pair) for pair in pairs]
+        if self.masking.renormalize:
             plain = [sums.plain for sums in self._sums]
-            ratio = function.norm_ratio(plain, totals, self.replica_sum)
+            ratio = norm_ratio(plain, totals, self.masking.replica_sum)
             totals = linalg.scale_each(totals, [ratio] * len(totals))
         pairs = zip(totals, self._place.blocks, strict=True)
         totals = [tf.cast(total, block.dtype) for total, block in pairs]
         return self._place.with_blocks(totals).activations
 
-    def _pick_signs(self, sums: _Sums) -> tf.Tensor:
+    def _pick_signs(self, sums: _Sums, block: tf.Tensor) -> tf.Tensor:
         positive, magnitude = tf.unstack(sums.purity)
-        P = function.purity_of_sums(positive, magnitude)
-        summed = self._place.sums_batch(self.marginalize_batch)
-        U = function.check_draws(self.draw(P, summed), P)
-        kept = tf.sign(self.transform(P) - U)
+        P = purity_of_sums(positive, magnitude)
+        summed = self._place.sums_batch(self.masking.marginalize_batch)
+        kept = self.masking.kept_sign(P, self.masking.draw(block, summed))
         zeros = tf.zeros_like(sums.positive)
         total = tf.where(kept > 0, sums.positive, zeros) + tf.where(
             kept < 0, sums.negative, zeros
         )
         if sums.leaked is not None:
             total += sums.leaked
-        return total + sums.unsigned * function.mask_without_signs(magnitude)
+        return total + sums.unsigned * mask_without_signs(magnitude)
 
 
 @dataclasses.dataclass

@@ -1,0 +1,108 @@
+"""Functions of large tensors, compiled where that pays."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import graddrop_tf as gd
+from graddrop_tf.fusion import fused
+
+LARGE = (2, 512, 1024)
+MASKING = {
+    "plain": {},
+    "leaks": {"leak": [0.0, 0.25, 1.0]},
+    "by example": {"marginalize_batch": False},
+    "renormalized": {"renormalize": True},
+}
+
+
+def negative_sum(tensors):
+    return -tf.add_n(tensors)
+
+
+def compiles(*specs):
+    """Returns whether a function of such tensors is compiled by XLA."""
+    graph = tf.function(lambda *tensors: fused(negative_sum, tensors))
+    definition = graph.get_concrete_function(*specs).graph.as_graph_def()
+    return any("_XlaMustCompile" in node.attr for node in definition.node)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        (LARGE, True),
+        ((1, 1023, 1024), False),
+        ((None, 1024, 1024), True),
+        ((None, 1024), False),
+        ((2, None, 2**20), False),
+        (None, False),
+        ((), False),
+    ],
+)
+def test_compiles_large_tensors_of_known_examples(shape, expected):
+    if tf.config.list_logical_devices("GPU"):
+        pytest.skip("a GPU runs op by op")
+    assert compiles(*[tf.TensorSpec(shape)] * 2) == expected
+
+
+def test_is_the_function_in_a_graph_of_two_batch_sizes_and_eagerly():
+    graph = tf.function(
+        lambda *tensors: fused(negative_sum, tensors),
+        input_signature=[tf.TensorSpec([None, 1024, 1024])] * 2,
+    )
+    for batch_size in (1, 2):
+        tensors = [tf.fill([batch_size, 1024, 1024], v) for v in (1.0, 2.0)]
+        for values in graph(*tensors), fused(negative_sum, tensors):
+            assert values.shape == tensors[0].shape
+            assert np.all(values == -3.0)
+
+
+def gradients_and_activations():
+    generator = np.random.default_rng(0)
+    *gradients, activations = (
+        tf.constant(generator.standard_normal(LARGE, np.float32))
+        for _ in range(4)
+    )
+    return gradients, activations
+
+
+@pytest.mark.parametrize("arguments", MASKING.values(), ids=MASKING)
+def test_graddrop_of_large_tensors_is_that_of_their_parts(arguments):
+    """Positions are independent, so that small parts, not compiled, agree."""
+    gradients, activations = gradients_and_activations()
+    layer = gd.GradDrop(3, seed=5, **arguments)
+
+    @tf.function
+    def whole(gradients, activations):
+        place = gd.places.of(activations)
+        with gd.random.drawing(7):
+            total = layer.combine_to_sum(gradients, place)
+        with gd.random.drawing(7):
+            return total, layer.combine_at(gradients, place)
+
+    total, each = whole(gradients, activations)
+    expected = np.sum(each, axis=0)
+    np.testing.assert_allclose(total, expected, rtol=1e-6, atol=1e-6)
+    dropped = np.isclose(total, np.sum(gradients, axis=0)).mean()
+    assert dropped < 0.5
+
+
+def test_a_transform_of_the_user_is_not_compiled():
+    """It may hold ops that XLA has not."""
+
+    def transform(purity):
+        return tf.ensure_shape(
+            tf.numpy_function(lambda p: p, [purity], tf.float32), purity.shape
+        )
+
+    gradients, activations = gradients_and_activations()
+    layer = gd.GradDrop(3, seed=5, purity_transform=transform)
+    plain = gd.GradDrop(3, seed=5)
+
+    @tf.function
+    def total(layer):
+        with gd.random.drawing(7):
+            place = gd.places.of(activations)
+            return layer.combine_to_sum(gradients, place)
+
+    np.testing.assert_allclose(total(layer), total(plain), rtol=1e-6, atol=1e-6)
