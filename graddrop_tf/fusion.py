@@ -36,24 +36,25 @@ def fused(function: Callable[..., Any], *arguments: Any) -> Any:
     Example:
         >>> total = fused(lambda gs: tf.add_n([2 * g for g in gs]), gradients)
     """
-    tensors = tf.nest.flatten(arguments)
-    if not _pays([tensor.shape for tensor in tensors]):
+    shapes = [tensor.shape for tensor in tf.nest.flatten(arguments)]
+    if (
+        not tf.inside_function()
+        or tf.config.list_logical_devices("GPU")
+        or not all(map(_has_static_examples, shapes))
+        or not any(map(is_large, shapes))
+    ):
         return function(*arguments)
     compiled = tf.function(function, autograph=False, jit_compile=True)
     return compiled(*arguments)
 
 
-def _pays(shapes: list[tf.TensorShape]) -> bool:
-    examples = [shape[1:] for shape in shapes if shape.rank]
+def is_large(shape: tf.TensorShape) -> bool:
+    """Returns whether a tensor is large, an unknown size taken as 1."""
     return (
-        tf.inside_function()
-        and all(shape.rank is not None for shape in shapes)
-        and all(example.is_fully_defined() for example in examples)
-        and max(map(_known_elements, shapes)) >= _LARGE
-        and not tf.config.list_logical_devices("GPU")
+        shape.rank is not None
+        and math.prod(size or 1 for size in shape) >= _LARGE
     )
 
 
-def _known_elements(shape: tf.TensorShape) -> int:
-    """Returns the number of elements, an unknown batch taken as 1."""
-    return math.prod(size or 1 for size in shape)
+def _has_static_examples(shape: tf.TensorShape) -> bool:
+    return shape.rank is not None and shape[1:].is_fully_defined()

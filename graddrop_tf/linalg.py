@@ -1,4 +1,4 @@
-"""Per-loss gradients as lists, stacks, norms and Gram matrices.
+"""Per-loss gradients as lists and stacks, and their norms.
 
 All magnitudes from 1e-30 to 1e30 are right in float32: values are divided by
 their largest magnitude before they are multiplied.
@@ -6,8 +6,6 @@ their largest magnitude before they are multiplied.
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,7 +57,7 @@ def accumulation_dtype(dtype: tf.DType) -> tf.DType:
     return tf.float64 if dtype == tf.float64 else tf.float32
 
 
-def _power_of_two(value: tf.Tensor) -> tf.Tensor:
+def power_of_two(value: tf.Tensor) -> tf.Tensor:
     """Rounds down to a power of two, by which a division is exact.
 
     Returns 1 if the value is not positive, infinity if it is not finite.
@@ -80,7 +78,7 @@ def _scaled(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns a flat gradient of magnitude about 1, and its factor."""
     flat = tf.reshape(gradient, [-1])
     flat = tf.cast(flat, accumulation_dtype(gradient.dtype))
-    scale = _power_of_two(tf.maximum(tf.reduce_max(flat), -tf.reduce_min(flat)))
+    scale = power_of_two(tf.maximum(tf.reduce_max(flat), -tf.reduce_min(flat)))
     return flat / scale, tf.cast(scale, tf.float64)
 
 
@@ -106,119 +104,6 @@ def squared_norms(
             blocks.append(square * tf.square(scale))
         squares.append(tf.add_n(blocks))
     return replica_sum(tf.stack(squares))
-
-
-class Rows(abc.ABC):
-    """Gradients as the rows of a matrix: products and combinations of them."""
-
-    @abc.abstractmethod
-    def gram(self, replica_sum: ReplicaSum = replicas.identity) -> tf.Tensor:
-        """Returns the inner products of all pairs, `[T, T]` `float64`."""
-
-    @abc.abstractmethod
-    def mix(self, coefficients: tf.Tensor) -> list[Any]:
-        """Returns `sum_j c_ij g_j` for every i, given `[T, T]`."""
-
-    @abc.abstractmethod
-    def weighted_sum(self, weights: tf.Tensor) -> Any:
-        """Returns what `sum_j w_j g_j` sends into the trunk, given `[T]`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Block:
-    """The part of all gradients at one tensor.
-
-    Attributes:
-        units: `[T, n]`, each row with a largest magnitude in [1, 2).
-        scales: `[T]` `float64`, what each row was divided by.
-        like: One of the gradients.
-    """
-
-    units: tf.Tensor
-    scales: tf.Tensor
-    like: tf.Tensor
-
-    @classmethod
-    def of(cls, gradients: Sequence[tf.Tensor]) -> _Block:
-        rows = tf.reshape(tf.stack(gradients), [len(gradients), -1])
-        rows = tf.cast(rows, accumulation_dtype(rows.dtype))
-        # Without a copy of the matrix, as `abs` or a division would make.
-        largest = tf.maximum(
-            tf.reduce_max(rows, axis=1), -tf.reduce_min(rows, axis=1)
-        )
-        scales = _power_of_two(largest)
-        units = rows / scales[:, None]
-        return cls(units, tf.cast(scales, tf.float64), gradients[0])
-
-    def gram(self) -> tf.Tensor:
-        products = tf.matmul(self.units, self.units, transpose_b=True)
-        products = tf.cast(products, tf.float64)
-        return products * self.scales[:, None] * self.scales[None, :]
-
-    def mix(self, coefficients: tf.Tensor) -> tf.Tensor:
-        like = self.like
-        coefficients = tf.cast(coefficients * self.scales, self.units.dtype)
-        mixed = tf.cast(tf.matmul(coefficients, self.units), like.dtype)
-        mixed = tf.reshape(mixed, tf.concat([[-1], tf.shape(like)], axis=0))
-        return tf.ensure_shape(mixed, [coefficients.shape[0], *like.shape])
-
-
-@dataclasses.dataclass(frozen=True)
-class SharedRows(Rows):
-    """Gradients with respect to the same tensors.
-
-    Attributes:
-        form: A structure of the form of each gradient.
-        blocks: The rows at each tensor.
-    """
-
-    form: Any
-    blocks: Sequence[_Block]
-
-    @classmethod
-    def of(cls, gradients: Sequence[Any]) -> SharedRows:
-        """Writes gradients into a matrix."""
-        blocks = [_Block.of(block) for block in by_block(gradients)]
-        return cls(gradients[0], blocks)
-
-    def gram(self, replica_sum=replicas.identity):
-        """See base class."""
-        return replica_sum(tf.add_n([block.gram() for block in self.blocks]))
-
-    def mix(self, coefficients):
-        """See base class; `[m, T]` gives m combinations."""
-        mixed = [block.mix(coefficients) for block in self.blocks]
-        stacked = tf.nest.pack_sequence_as(self.form, mixed)
-        return unstack(stacked, coefficients.shape[0])
-
-    def weighted_sum(self, weights):
-        """See base class."""
-        return self.mix(weights[None])[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class SeparatedRows(Rows):
-    """Gradients with respect to tensors of different examples.
-
-    No example has two gradients, so the rows are orthogonal.
-
-    Attributes:
-        gradients: T gradients.
-    """
-
-    gradients: Sequence[Any]
-
-    def gram(self, replica_sum=replicas.identity):
-        """See base class; diagonal."""
-        return tf.linalg.diag(squared_norms(self.gradients, replica_sum))
-
-    def mix(self, coefficients):
-        """See base class; the examples of loss j receive `sum_i c_ij g_j`."""
-        return self.weighted_sum(tf.reduce_sum(coefficients, axis=0))
-
-    def weighted_sum(self, weights):
-        """See base class; T gradients, each to its own examples."""
-        return scale_each(self.gradients, weights)
 
 
 def rounding_error(dtype: tf.DType) -> float:

@@ -24,7 +24,8 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 _FLOORS = {
     "graddrop_tf": [
         {"_version", "checks", "graph", "random", "replicas", "solvers"},
-        {"cut", "fitting", "fusion", "linalg", "per_loss"},
+        {"cut", "fitting", "fusion", "linalg", "per_loss", "products"},
+        {"rows"},
         {"places"},
         {"bases"},
         {"input_layers", "methods", "step"},

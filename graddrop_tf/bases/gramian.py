@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from graddrop_tf import linalg
 from graddrop_tf.bases.joint import JointCombiner
+from graddrop_tf.rows import Rows
 
 
 class GramianCombiner(JointCombiner):
@@ -65,7 +66,7 @@ class GramianCombiner(JointCombiner):
             weights = tf.reduce_sum(weights, axis=0)
         return rows.weighted_sum(weights)
 
-    def _weights(self, rows: linalg.Rows, gradients) -> tf.Tensor:
+    def _weights(self, rows: Rows, gradients) -> tf.Tensor:
         gram = tf.stop_gradient(rows.gram(self.replica_sum))
         if self.needs_rounding:
             dtypes = [g.dtype for g in tf.nest.flatten(gradients)]

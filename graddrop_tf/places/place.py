@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from graddrop_tf import linalg
+from graddrop_tf.rows import Rows
 
 # A tensor, or lists, tuples and dicts of tensors.
 Structure = Any
@@ -48,13 +49,13 @@ class Place(abc.ABC):
         """Returns what T gradients send into the trunk, in the form of A."""
 
     @abc.abstractmethod
-    def rows(self, gradients: Sequence[Structure]) -> linalg.Rows:
+    def rows(self, gradients: Sequence[Structure]) -> Rows:
         """Returns T gradients as the rows of a matrix."""
 
     @abc.abstractmethod
     def comparable(
         self, gradients: Sequence[Structure], batch_sums: BatchSums
-    ) -> linalg.Rows:
+    ) -> Rows:
         """Returns rows whose cosines tell whether losses agree.
 
         Args:

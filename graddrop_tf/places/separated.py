@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from graddrop_tf import linalg
 from graddrop_tf.places.place import Place, Structure, dense
+from graddrop_tf.rows import SeparatedRows, SharedRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +71,12 @@ class Separated(Place):
 
     def rows(self, gradients):
         """See base class."""
-        return linalg.SeparatedRows(gradients)
+        return SeparatedRows(gradients)
 
     def comparable(self, gradients, batch_sums):
         """See base class; sums over the batch, as examples differ."""
         sums = self.of_blocks(batch_sums, gradients)
-        return linalg.SharedRows.of(sums)
+        return SharedRows.of(sums)
 
     def split(self, gradients):
         """See base class."""

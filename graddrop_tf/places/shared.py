@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from graddrop_tf import linalg
 from graddrop_tf.places.place import Place, Structure
+from graddrop_tf.rows import SharedRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Shared(Place):
 
     def rows(self, gradients):
         """See base class."""
-        return linalg.SharedRows.of(gradients)
+        return SharedRows.of(gradients)
 
     def comparable(self, gradients, batch_sums):
         """See base class; the gradients themselves."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from graddrop_tf import linalg
 from graddrop_tf.methods import pcgrad as pcgrad_lib
+from graddrop_tf.rows import SharedRows
 from tests import reference
 from tests.cases import DTYPES, bounded, eps
 from tests.graddrop_tf.methods.test_values import ORACLE
@@ -17,7 +18,7 @@ both_forms = pytest.mark.parametrize("iterative", [False, True])
 
 def project(gradients, order, row_order=None):
     """The library's functions of the Gram matrix, on gradients."""
-    rows = linalg.SharedRows.of(gradients)
+    rows = SharedRows.of(gradients)
     if row_order is None:
         return rows.mix(pcgrad_lib.project(rows.gram(), order))
     rounding = linalg.rounding_error(gradients[0].dtype)

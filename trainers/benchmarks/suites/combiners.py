@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from graddrop_tf import linalg, places
+from graddrop_tf.rows import SharedRows
 from trainers.benchmarks import measuring
 
 NUM_LOSSES = 40
@@ -104,7 +105,7 @@ def gram_step(gradients: list[tf.Tensor]) -> measuring.Step:
     Returns:
         The function.
     """
-    return _compiled(lambda g: linalg.SharedRows.of(g).gram(), gradients)
+    return _compiled(lambda g: SharedRows.of(g).gram(), gradients)
 
 
 def _built(method: type[gd.Combiner], num_losses: int) -> gd.Combiner:

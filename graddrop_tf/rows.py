@@ -1,0 +1,258 @@
+"""Per-loss gradients as the rows of a matrix.
+
+All magnitudes from 1e-30 to 1e30 are right in float32: values are divided by
+their largest magnitude before they are multiplied.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from graddrop_tf import linalg, products, replicas
+from graddrop_tf.fusion import fused, is_large
+from graddrop_tf.linalg import ReplicaSum, accumulation_dtype, power_of_two
+
+# Values of all gradients that are copied at once: 4 MiB in float32.
+_AT_ONCE = 2**20
+
+
+class Rows(abc.ABC):
+    """Gradients as the rows of a matrix: products and combinations of them."""
+
+    @abc.abstractmethod
+    def gram(self, replica_sum: ReplicaSum = replicas.identity) -> tf.Tensor:
+        """Returns the inner products of all pairs, `[T, T]` `float64`."""
+
+    @abc.abstractmethod
+    def mix(self, coefficients: tf.Tensor) -> list[Any]:
+        """Returns `sum_j c_ij g_j` for every i, given `[T, T]`."""
+
+    @abc.abstractmethod
+    def weighted_sum(self, weights: tf.Tensor) -> Any:
+        """Returns what `sum_j w_j g_j` sends into the trunk, given `[T]`."""
+
+
+class _Block(abc.ABC):
+    """The part of all gradients at one tensor."""
+
+    @abc.abstractmethod
+    def gram(self) -> tf.Tensor:
+        """Returns the inner products of all pairs, `[T, T]` `float64`."""
+
+    @abc.abstractmethod
+    def mix(self, coefficients: tf.Tensor) -> list[tf.Tensor]:
+        """Returns `sum_j c_ij g_j` for every i, given `[T, T]`."""
+
+    @abc.abstractmethod
+    def weighted_sum(self, weights: tf.Tensor) -> tf.Tensor:
+        """Returns `sum_j w_j g_j`, given `[T]`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stacked(_Block):
+    """Gradients copied into a matrix.
+
+    Attributes:
+        units: `[T, n]`, each row with a largest magnitude in [1, 2).
+        scales: `[T]` `float64`, what each row was divided by.
+        like: One of the gradients.
+    """
+
+    units: tf.Tensor
+    scales: tf.Tensor
+    like: tf.Tensor
+
+    @classmethod
+    def of(cls, gradients: Sequence[tf.Tensor]) -> _Stacked:
+        rows = tf.reshape(tf.stack(gradients), [len(gradients), -1])
+        rows = tf.cast(rows, accumulation_dtype(rows.dtype))
+        # Without a copy of the matrix, as `abs` would make.
+        largest = tf.maximum(
+            tf.reduce_max(rows, axis=1), -tf.reduce_min(rows, axis=1)
+        )
+        scales = power_of_two(largest)
+        units = rows / scales[:, None]
+        return cls(units, tf.cast(scales, tf.float64), gradients[0])
+
+    def gram(self):
+        """See base class."""
+        products = tf.matmul(self.units, self.units, transpose_b=True)
+        products = tf.cast(products, tf.float64)
+        return products * self.scales[:, None] * self.scales[None, :]
+
+    def mix(self, coefficients):
+        """See base class; `[m, T]` gives m combinations."""
+        like = self.like
+        coefficients = tf.cast(coefficients * self.scales, self.units.dtype)
+        mixed = tf.cast(tf.matmul(coefficients, self.units), like.dtype)
+        return [
+            tf.ensure_shape(tf.reshape(row, tf.shape(like)), like.shape)
+            for row in tf.unstack(mixed)
+        ]
+
+    def weighted_sum(self, weights):
+        """See base class."""
+        return self.mix(weights[None])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Large(_Block):
+    """Gradients that take longer to copy than to multiply.
+
+    Attributes:
+        gradients: T tensors of a static shape.
+    """
+
+    gradients: Sequence[tf.Tensor]
+
+    def gram(self):
+        """See base class; copies a piece of every gradient at a time."""
+        flat = [tf.reshape(g, [-1]) for g in self.gradients]
+        count, size = len(flat), flat[0].shape[0]
+        length = max(1, _AT_ONCE // count)
+
+        def add(piece, gram):
+            start = piece * length
+            parts = [tf.slice(row, [start], [length]) for row in flat]
+            return piece + 1, gram + _Stacked.of(parts).gram()
+
+        whole = size // length
+        _, gram = tf.while_loop(
+            lambda piece, _: piece < whole,
+            add,
+            (0, tf.zeros([count, count], tf.float64)),
+            parallel_iterations=1,
+        )
+        if size % length:
+            rest = [row[whole * length :] for row in flat]
+            gram += _Stacked.of(rest).gram()
+        return gram
+
+    def mix(self, coefficients):
+        """See base class."""
+        return _Stacked.of(self.gradients).mix(coefficients)
+
+    def weighted_sum(self, weights):
+        """See base class."""
+        return fused(_weighted_sum, self.gradients, weights)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Products(_Block):
+    """Gradients that need not be computed, as products of small matrices.
+
+    Attributes:
+        gradients: The gradients.
+        products: Their factors.
+    """
+
+    gradients: Sequence[tf.Tensor]
+    products: products.Products
+
+    def gram(self):
+        """See base class."""
+        return self.products.gram()
+
+    def mix(self, coefficients):
+        """See base class."""
+        return _Stacked.of(self.gradients).mix(coefficients)
+
+    def weighted_sum(self, weights):
+        """See base class."""
+        like = self.gradients[0]
+        total = self.products.weighted_sum(weights)
+        return tf.ensure_shape(tf.reshape(total, tf.shape(like)), like.shape)
+
+
+def _block(gradients: Sequence[tf.Tensor]) -> _Block:
+    """Returns the T gradients at one tensor in the form that is cheapest."""
+    shape = gradients[0].shape
+    if is_large(shape) and (found := products.find(gradients)):
+        return _Products(gradients, found)
+    size = shape.num_elements()
+    if size is not None and len(gradients) * size > 4 * _AT_ONCE:
+        return _Large(gradients)
+    return _Stacked.of(gradients)
+
+
+def _weighted_sum(
+    gradients: Sequence[tf.Tensor], weights: tf.Tensor
+) -> tf.Tensor:
+    """Returns `sum_j w_j g_j`, given `[T]` `float64`."""
+    like = gradients[0]
+    dtype = accumulation_dtype(like.dtype)
+    # Two factors in the range of float32, of a weight that may be out of it.
+    magnitudes = power_of_two(tf.sqrt(tf.abs(weights)))
+    rests = tf.cast(weights / magnitudes, dtype)
+    magnitudes = tf.cast(magnitudes, dtype)
+    terms = [
+        tf.cast(g, dtype) * magnitudes[i] * rests[i]
+        for i, g in enumerate(gradients)
+    ]
+    return tf.cast(tf.add_n(terms), like.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedRows(Rows):
+    """Gradients with respect to the same tensors.
+
+    Attributes:
+        form: A structure of the form of each gradient.
+        blocks: The rows at each tensor.
+    """
+
+    form: Any
+    blocks: Sequence[_Block]
+
+    @classmethod
+    def of(cls, gradients: Sequence[Any]) -> SharedRows:
+        """Takes gradients in the form of their tensors."""
+        blocks = [_block(block) for block in linalg.by_block(gradients)]
+        return cls(gradients[0], blocks)
+
+    def gram(self, replica_sum=replicas.identity):
+        """See base class."""
+        return replica_sum(tf.add_n([block.gram() for block in self.blocks]))
+
+    def mix(self, coefficients):
+        """See base class."""
+        mixed = [block.mix(coefficients) for block in self.blocks]
+        return [
+            tf.nest.pack_sequence_as(self.form, list(row))
+            for row in zip(*mixed, strict=True)
+        ]
+
+    def weighted_sum(self, weights):
+        """See base class."""
+        sums = [block.weighted_sum(weights) for block in self.blocks]
+        return tf.nest.pack_sequence_as(self.form, sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeparatedRows(Rows):
+    """Gradients with respect to tensors of different examples.
+
+    No example has two gradients, so the rows are orthogonal.
+
+    Attributes:
+        gradients: T gradients.
+    """
+
+    gradients: Sequence[Any]
+
+    def gram(self, replica_sum=replicas.identity):
+        """See base class; diagonal."""
+        return tf.linalg.diag(linalg.squared_norms(self.gradients, replica_sum))
+
+    def mix(self, coefficients):
+        """See base class; the examples of loss j receive `sum_i c_ij g_j`."""
+        return self.weighted_sum(tf.reduce_sum(coefficients, axis=0))
+
+    def weighted_sum(self, weights):
+        """See base class; T gradients, each to its own examples."""
+        return linalg.scale_each(self.gradients, weights)
