@@ -2,8 +2,9 @@
 
 The stream is a function of the seed: the records of step `n` are the same
 whether or not those before were read in the same process, and however many
-workers share a batch. Its memory does not grow with the step. Nor does what it
-reads before its first record, which is part of one shuffle block.
+workers share a batch. Its memory and start-up time do not grow with the
+number of epochs. Within one, it starts with the shuffle block of its first
+record.
 """
 
 import dataclasses
