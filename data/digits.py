@@ -122,15 +122,20 @@ def training_batches(
         Batches of (images, labels), as `draw_pairs` returns them.
     """
     train, _ = split_scans(split_seed)
-    pairs = draw_pairs(train, num_pairs, canvas, reading.seed)
-    dataset = tf.data.Dataset.from_tensor_slices(pairs)
-    dataset = dataset.shuffle(num_pairs, seed=reading.seed).repeat()
-    dataset = dataset.batch(reading.batch_size, drop_remainder=True)
-    return (
-        dataset.skip(reading.start)
-        .map(lambda *batch: reading.take_share(batch))
-        .prefetch(tf.data.AUTOTUNE)
+    pairs = tf.nest.map_structure(
+        tf.constant, draw_pairs(train, num_pairs, canvas, reading.seed)
     )
+    order = tf.data.Dataset.range(num_pairs)
+    order = order.shuffle(num_pairs, seed=reading.seed).repeat()
+    batches = order.batch(reading.batch_size, drop_remainder=True)
+
+    def gather(numbers):
+        share = reading.take_share(numbers)
+        return tf.nest.map_structure(
+            lambda tensor: tf.gather(tensor, share), pairs
+        )
+
+    return batches.skip(reading.start).map(gather).prefetch(tf.data.AUTOTUNE)
 
 
 def test_batches(

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
-from data import streams
+from data import streams, turns
 
 _DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -50,13 +50,17 @@ class PreparedSet:
         return sum(part.take for part in self._parts(split))
 
     def records(
-        self, split: str, seed: tf.Tensor | None = None
+        self, split: str, seed: tf.Tensor | None = None, skipped: int = 0
     ) -> tf.data.Dataset:
         """Reads the records of a split, once.
+
+        Files are not opened of which all records are left out.
 
         Args:
             split: Such as `train` or `train[:80%]`.
             seed: Decides the order of the files, `[2]`; theirs by default.
+            skipped: How many records to leave out at the beginning; if any,
+                the seed is concrete.
 
         Returns:
             Serialized examples, for `parse`.
@@ -65,6 +69,7 @@ class PreparedSet:
             DataError: If the split is missing.
         """
         parts = self._parts(split)
+        num_open = min(len(parts), _FILES_AT_ONCE)
         columns = (
             tf.constant([str(part.filename) for part in parts]),
             tf.constant([part.skip for part in parts], tf.int64),
@@ -73,19 +78,23 @@ class PreparedSet:
         if seed is not None:
             order = streams.permutation(len(parts), seed)
             columns = tuple(tf.gather(column, order) for column in columns)
+        if skipped:
+            left, read = turns.after(columns[2].numpy(), num_open, skipped)
+            names, skips, takes = (tf.gather(c, left) for c in columns)
+            columns = names, skips + read, takes - read
         files = tf.data.Dataset.from_tensor_slices(columns)
         records = files.interleave(
             lambda name, skip, take: (
                 tf.data.TFRecordDataset(name).skip(skip).take(take)
             ),
-            cycle_length=min(len(parts), _FILES_AT_ONCE),
+            cycle_length=num_open,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
         # A file truncated between two records can be read without an error.
         return records.apply(
             tf.data.experimental.assert_cardinality(
-                sum(part.take for part in parts)
+                sum(part.take for part in parts) - skipped
             )
         )
 
@@ -106,7 +115,7 @@ class PreparedSet:
             DataError: If the split is missing or empty.
         """
         return streams.endless(
-            lambda order: self.records(split, order),
+            lambda seed, skipped: self.records(split, seed, skipped),
             self.num_examples(split),
             reading,
             shuffle_buffer,

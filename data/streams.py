@@ -2,8 +2,9 @@
 
 The stream is a function of the seed: the records of step `n` are the same
 whether or not those before were read in the same process, and however many
-workers share a batch. What it keeps and does does not grow with the step
-count.
+workers share a batch. Its memory and start-up time do not grow with the
+number of epochs. Within one, it starts with the shuffle block of its first
+record.
 """
 
 import dataclasses
@@ -79,7 +80,7 @@ class Reading:
 
 
 def endless(
-    epoch: Callable[[tf.Tensor], tf.data.Dataset],
+    epoch: Callable[[tf.Tensor, int], tf.data.Dataset],
     num_examples: int,
     reading: Reading,
     shuffle_buffer: int,
@@ -90,9 +91,10 @@ def endless(
     shuffled in blocks.
 
     Args:
-        epoch: Reads all records once; takes a seed `[2]` for what it shuffles
-            itself, such as the order of files.
-        num_examples: How many these are.
+        epoch: Reads all records once but the first few; takes a seed `[2]`
+            for what it shuffles itself, such as the order of files, and how
+            many to leave out. Unless these are 0, the seed is concrete.
+        num_examples: How many an epoch has.
         reading: Which batches.
         shuffle_buffer: Records in a block; two of them are in memory.
 
@@ -104,15 +106,21 @@ def endless(
         reading.start * reading.batch_size, num_examples
     )
 
-    def read(index: tf.Tensor) -> tf.data.Dataset:
+    def read(index: tf.Tensor, skipped: int = 0) -> tf.data.Dataset:
         seeds = tf.random.experimental.stateless_split([reading.seed, index], 2)
-        blocks = epoch(seeds[0]).batch(shuffle_buffer).prefetch(1).enumerate()
-        return blocks.map(
+        first_block, cut = divmod(skipped, shuffle_buffer)
+        records = epoch(seeds[0], skipped - cut)
+        blocks = records.batch(shuffle_buffer).prefetch(1)
+        shuffled = blocks.enumerate(first_block).map(
             lambda number, block: _shuffle(block, seeds[1], number)
-        ).unbatch()
+        )
+        return shuffled.unbatch().skip(cut)
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    stream = epochs.flat_map(read).skip(offset)
+    # Other devices may sort equal draws in another order.
+    with tf.device("CPU"):
+        rest = read(tf.constant(first_epoch, tf.int64), offset)
+    epochs = tf.data.Dataset.range(first_epoch + 1, tf.int64.max)
+    stream = rest.concatenate(epochs.flat_map(read))
     if reading.shard.count == 1:
         return stream
     batches = stream.batch(reading.batch_size, drop_remainder=True)

@@ -37,7 +37,7 @@ _FLOORS = {
         {"monitor"},
     ],
     "data": [
-        {"files", "streams"},
+        {"files", "streams", "turns"},
         {"digits", "prepared", "records"},
         {"attribute_sets", "drawn_faces", "lidar", "mixed_batches"},
     ],

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data import digits, streams
 
@@ -77,6 +78,29 @@ def test_training_batches_repeat_from_any_start():
     assert not _same(whole[:6], whole[6:12])
     assert {len(images) for images, _ in whole} == {10}
     assert whole[0][0].dtype == np.float32
+
+
+@pytest.mark.parametrize("start", [0, 3, 13])
+def test_the_order_is_that_of_shuffled_pairs(start):
+    train, _ = digits.split_scans(0)
+    pairs = tf.data.Dataset.from_tensor_slices(
+        digits.draw_pairs(train, 64, 11, 1)
+    )
+    shuffled = pairs.shuffle(64, seed=1).repeat().skip(10 * start)
+    whole = _take(shuffled.batch(10), 9)
+    reading = streams.Reading(10, 1, start)
+    assert _same(whole, _take(digits.training_batches(reading, **_SMALL), 9))
+    halves = [
+        _take(digits.training_batches(half, **_SMALL), 9)
+        for half in (
+            streams.Reading(10, 1, start, streams.Shard(index, 2))
+            for index in range(2)
+        )
+    ]
+    for (images, _), (first, _), (second, _) in zip(
+        whole, *halves, strict=True
+    ):
+        np.testing.assert_array_equal(np.concatenate([first, second]), images)
 
 
 def test_test_batches_hold_every_pair_once():

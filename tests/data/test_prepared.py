@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data import prepared
+from data import prepared, streams
 from tests.data import image_sets
 
 _NAMES = ["hat", "beard"]
@@ -52,6 +52,84 @@ def test_records_are_those_of_the_split(data_dir):
     ]
     assert sorted(parts[0] + parts[1]) == sorted(expected)
     dataset.check("train")
+
+
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory):
+    """A data set of 33 examples in 11 files, more than are read at once."""
+    directory = tmp_path_factory.mktemp("many")
+    splits = {"train": image_sets.with_attributes(33, _NAMES)}
+    image_sets.prepare_with_attributes(
+        directory, "faces", _NAMES, splits, num_shards=11
+    )
+    return directory
+
+
+def _bytes(records):
+    return list(records.as_numpy_iterator())
+
+
+@pytest.mark.parametrize("split", ["train", "train[4:30]"])
+@pytest.mark.parametrize("seed", [None, [5, 1]])
+def test_records_are_left_out_at_the_beginning(many_files, split, seed):
+    dataset = prepared.open_set("faces", many_files)
+    seed = seed and tf.constant(seed)
+    whole = _bytes(dataset.records(split, seed))
+    assert len(set(whole)) == len(whole) == dataset.num_examples(split)
+    for skipped in range(len(whole)):
+        rest = _bytes(dataset.records(split, seed, skipped))
+        assert rest == whole[skipped:], skipped
+
+
+@pytest.mark.parametrize("shuffle_buffer", [4, 40])
+def test_the_stream_goes_on_at_any_step(many_files, shuffle_buffer):
+    dataset = prepared.open_set("faces", many_files)
+
+    def take(count, start=0, shard=None):
+        reading = streams.Reading(6, 5, start, shard or streams.Shard())
+        records = dataset.endless_records("train", reading, shuffle_buffer)
+        return _bytes(records.take(count))
+
+    # 16 steps of 6 are almost three epochs of 33.
+    whole = take(96)
+    assert len(set(whole[:33])) == len(set(whole[33:66])) == 33
+    for start in 0, 1, 3, 4, 5, 7, 11, 13:
+        assert take(18, start) == whole[6 * start : 6 * start + 18]
+    for start in 1, 5:
+        second = take(6, start, streams.Shard(1, 2))
+        first = 6 * start
+        assert (
+            second
+            == whole[first + 3 : first + 6] + whole[first + 9 : first + 12]
+        )
+
+
+@pytest.mark.parametrize("position", [24, 26, 29])
+def test_files_before_the_position_are_not_opened(
+    many_files, tmp_path, position
+):
+    shutil.copytree(many_files, tmp_path, dirs_exist_ok=True)
+    dataset = prepared.open_set("faces", tmp_path)
+
+    def take(start, count):
+        reading = streams.Reading(1, 5, start)
+        records = dataset.endless_records("train", reading, shuffle_buffer=4)
+        return _bytes(records.take(count))
+
+    whole = take(0, 33)
+    before = set(whole[: position // 4 * 4])
+    damaged = [
+        path
+        for path in (tmp_path / "faces" / "1.0.0").glob("*tfrecord*")
+        if before.issuperset(_bytes(tf.data.TFRecordDataset(str(path))))
+    ]
+    # The eight that are read first, at once.
+    assert len(damaged) == 8
+    for path in damaged:
+        path.write_bytes(b"damaged" * 9)
+    assert take(position, 33 - position) == whole[position:]
+    with pytest.raises(tf.errors.DataLossError):
+        take(0, 1)
 
 
 def test_the_newest_version_is_read(data_dir, damaged):

@@ -9,7 +9,7 @@ _COUNT = 10
 
 def _endless(shuffle_buffer=100, **reading):
     return streams.endless(
-        lambda seed: tf.data.Dataset.range(_COUNT),
+        lambda seed, skipped: tf.data.Dataset.range(skipped, _COUNT),
         _COUNT,
         streams.Reading(**{"batch_size": 4, "seed": 3, **reading}),
         shuffle_buffer,
@@ -32,6 +32,67 @@ def test_every_epoch_has_each_record_once_in_another_order():
 def test_taken_up_at_any_step_it_goes_on_as_it_would_have(start):
     whole = _take(_endless(), 4 * (start + 5))
     assert _take(_endless(start=start), 20) == whole[4 * start :]
+
+
+def _enumerate(num_epochs, seed, shuffle_buffer):
+    """Lists the records of the first epochs one by one, all of them drawn."""
+    split = tf.random.experimental.stateless_split
+    values = []
+    for epoch in range(num_epochs):
+        files, blocks = split(tf.constant([seed, epoch], tf.int64), 2)
+        records = streams.permutation(_COUNT, files).numpy()
+        for number, first in enumerate(range(0, _COUNT, shuffle_buffer)):
+            block = records[first : first + shuffle_buffer]
+            number = tf.constant(number, tf.int64)
+            own = tf.random.experimental.stateless_fold_in(blocks, number)
+            values += block[streams.permutation(len(block), own)].tolist()
+    return values
+
+
+@pytest.mark.parametrize("shuffle_buffer", [1, 3, 5, 11])
+def test_it_goes_on_as_one_enumeration_within_and_between_blocks(
+    shuffle_buffer,
+):
+    def epoch(seed, skipped):
+        order = streams.permutation(_COUNT, seed)
+        return tf.data.Dataset.from_tensor_slices(order).skip(skipped)
+
+    whole = _enumerate(5, 3, shuffle_buffer)
+    alone = [(start, streams.Shard()) for start in (0, 1, 2, 3, 4, 5, 8, 11)]
+    shared = [(4, streams.Shard(index, 2)) for index in range(2)]
+    for start, shard in alone + shared:
+        reading = streams.Reading(2, 3, start, shard)
+        stream = streams.endless(epoch, _COUNT, reading, shuffle_buffer)
+        expected = whole[2 * start + shard.index :: shard.count][:13]
+        assert _take(stream, 13) == expected, (start, shard)
+
+
+def test_the_order_is_that_of_earlier_runs():
+    values = _take(_endless(shuffle_buffer=3, start=2), 16)
+    assert values == [6, 9, 2, 1, 0, 3, 5, 4, 8, 6, 7, 9, 2, 0, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("start", "first"), [(0, 0), (1, 4), (2, 8), (3, 0), (6, 4), (8, 0)]
+)
+def test_blocks_before_the_position_are_not_read(start, first):
+    read = []
+
+    def records(skipped):
+        for record in range(skipped, _COUNT):
+            read.append(record)
+            yield record
+
+    def epoch(seed, skipped):
+        spec = tf.TensorSpec([], tf.int64)
+        return tf.data.Dataset.from_generator(
+            records, output_signature=spec, args=[skipped]
+        )
+
+    # Blocks begin at the records 0, 4 and 8 of an epoch of 10.
+    reading = streams.Reading(4, 3, start)
+    assert len(_take(streams.endless(epoch, _COUNT, reading, 4), 1)) == 1
+    assert read == list(range(first, first + len(read)))
 
 
 def test_the_order_does_not_depend_on_what_was_drawn_elsewhere():
