@@ -1,6 +1,7 @@
-"""Random frames to measure the speed of the metric with, and to test it."""
+"""Random frames to measure the speed of lidar detection with."""
 
 import numpy as np
+import tensorflow as tf
 
 from data.lidar import labels
 from trainers.detection import boxes
@@ -18,6 +19,8 @@ _SIDES = np.array(
 _SHARES = (0.0, 0.6, 0.25, 0.05, 0.1)
 _FARTHEST = 75.0
 _DETECTED = 0.8
+NUM_POINTS = 180_000
+_NUM_BOXES = 100
 
 
 def random_scenes(
@@ -83,3 +86,32 @@ def _random_boxes(
     found[:, 3:6] = _SIDES[types] * np.exp(rng.normal(0.0, 0.15, (size, 3)))
     found[:, 6] = rng.uniform(-np.pi, np.pi, size)
     return found, types
+
+
+def random_frame(num_points: int = NUM_POINTS) -> dict[str, tf.Tensor]:
+    """Draws a frame whose points are dense near the sensor, like a lidar's.
+
+    Args:
+        num_points: Number of points.
+
+    Returns:
+        A frame, see `trainers.models.pointpillars.encoding`.
+    """
+    generator = np.random.default_rng(0)
+    distance = np.exp(generator.uniform(np.log(2.0), np.log(75.0), num_points))
+    azimuth = generator.uniform(-np.pi, np.pi, num_points)
+    points = np.column_stack(
+        [
+            distance * np.cos(azimuth),
+            distance * np.sin(azimuth),
+            generator.uniform(-0.2, 2.8, num_points),
+            generator.random((num_points, 2)),
+        ]
+    )
+    _, truths = random_scenes(1, 1, _NUM_BOXES)
+    boxes = truths.bbox[truths.type == labels.VEHICLE]
+    return {
+        "points": tf.constant(points, tf.float32),
+        "boxes": tf.constant(boxes, tf.float32),
+        "num_points": tf.fill([len(boxes)], _NUM_BOXES),
+    }

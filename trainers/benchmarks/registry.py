@@ -15,6 +15,7 @@ from trainers import errors, files
 from trainers.benchmarks import measuring, table
 from trainers.benchmarks.suites import (
     combiners,
+    detector,
     function,
     heads,
     input_pipeline,
@@ -42,6 +43,7 @@ SUITES = {
     "monitor": monitor.SUITE,
     "mixed": mixed.SUITE,
     "scaling": scaling.SUITE,
+    "detector": detector.SUITE,
     "lidar": lidar.SUITE,
 }
 # Minutes, not a quarter of an hour.

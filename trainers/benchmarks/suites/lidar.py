@@ -5,76 +5,38 @@ import pathlib
 import sys
 import tempfile
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-import graddrop_tf as gd
 from data import prepared
 from data.lidar import examples as lidar_examples
-from data.lidar import labels
 from data.lidar.simulation import drives as simulation
 from data.lidar.simulation.settings import Settings
 from data.lidar.waymo import builder, messages
 from data.lidar.waymo import records as waymo_frames
 from data.lidar.waymo import segments as waymo_segments
 from trainers.benchmarks import measuring, official_decoding, random_scenes
+from trainers.benchmarks.suites import detector
+from trainers.benchmarks.suites.detector import PRESET
 from trainers.detection import metric
 from trainers.models.pointpillars import (
     decoding,
-    encoding,
-    losses,
-    network,
     pillars,
     presets,
 )
 
-_PRESET = "small"
 _FULL_PRESET = "graddrop2020"
-NUM_POINTS = 180_000
-_NUM_BOXES = 100
 _BATCH_SIZE = 2
 _FRAMES_READ = 4
 _FRAMES_MEASURED = 400
-_SEED = (0, 0)
 
 _DECODING = "decoding a full-size frame"
 _OFFICIAL = "official utilities"
 _READING = "reading prepared frames"
 _PILLARS = f"pillars, {_FULL_PRESET}"
-_TARGETS = f"pillars and targets, {_PRESET}"
-_TRAINING = f"training, {_PRESET}, batch {_BATCH_SIZE}"
-_DETECTING = f"detections, {_PRESET}"
+_TARGETS = f"pillars and targets, {PRESET}"
+_TRAINING = f"training, {PRESET}, batch {_BATCH_SIZE}"
+_DETECTING = f"detections, {PRESET}"
 _METRIC = f"metric of {_FRAMES_MEASURED} frames"
-
-
-def random_frame(num_points: int = NUM_POINTS) -> dict[str, tf.Tensor]:
-    """Draws a frame whose points are dense near the sensor, like a lidar's.
-
-    Args:
-        num_points: Number of points.
-
-    Returns:
-        A frame, see `trainers.pointpillars`.
-    """
-    generator = np.random.default_rng(0)
-    distance = np.exp(generator.uniform(np.log(2.0), np.log(75.0), num_points))
-    azimuth = generator.uniform(-np.pi, np.pi, num_points)
-    points = np.column_stack(
-        [
-            distance * np.cos(azimuth),
-            distance * np.sin(azimuth),
-            generator.uniform(-0.2, 2.8, num_points),
-            generator.random((num_points, 2)),
-        ]
-    )
-    _, truths = random_scenes.random_scenes(1, 1, _NUM_BOXES)
-    boxes = truths.bbox[truths.type == labels.VEHICLE]
-    return {
-        "points": tf.constant(points, tf.float32),
-        "boxes": tf.constant(boxes, tf.float32),
-        "num_points": tf.fill([len(boxes)], _NUM_BOXES),
-    }
 
 
 def outputs_for(targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -147,34 +109,21 @@ def frame_steps(
 
 def _detector_steps(progress: measuring.Progress) -> dict[str, measuring.Step]:
     """Makes the steps from points to detections."""
-    frame = random_frame()
-    preset, full = presets.PRESETS[_PRESET], presets.PRESETS[_FULL_PRESET]
-    seed = tf.constant(_SEED)
+    frame = random_scenes.random_frame()
+    preset, full = presets.PRESETS[PRESET], presets.PRESETS[_FULL_PRESET]
+    seed = tf.constant(detector.SEED)
     pillarize = tf.function(
         lambda points, seed: pillars.pillarize(points, full, seed)
     )
-    encode = tf.function(
-        lambda frame, seed: encoding.encode_frame(frame, preset, seed)
-    )
+    encode = detector.make_encoder(preset)
     detect = tf.function(lambda outputs: decoding.detect(outputs, preset))
-    encoded = encode(frame, seed)
-    inputs, targets = tf.nest.map_structure(
-        lambda tensor: tf.stack([tensor] * _BATCH_SIZE), encoded
-    )
-    outputs = outputs_for({name: t[:1] for name, t in targets.items()})
+    example = encode(frame, seed)
+    outputs = outputs_for({name: t[None] for name, t in example[1].items()})
     progress.say("building the network")
-    trunk = network.make_trunk(preset)
-    model = gd.MultiLossModel(trunk, network.make_heads(trunk.output))
-    model.compile(
-        keras.optimizers.Adam(1e-3),
-        losses.make_losses(),
-        losses.LOSS_WEIGHTS,
-        jit_compile=False,
-    )
     return {
         _PILLARS: lambda: pillarize(frame["points"], seed),
         _TARGETS: lambda: encode(frame, seed),
-        _TRAINING: measuring.training_step(model, inputs, targets),
+        _TRAINING: detector.training_step(preset, example, _BATCH_SIZE),
         _DETECTING: lambda: detect(outputs),
     }
 
@@ -225,8 +174,8 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 SUITE = measuring.Suite(
     "decoding a simulated Waymo frame, v1, against the official utilities; "
-    f"putting {NUM_POINTS:,} points into 512 x 512 pillars; frames a second "
-    "of each part of a PointPillars run by itself",
+    f"putting {random_scenes.NUM_POINTS:,} points into 512 x 512 pillars; "
+    "frames a second of each part of a PointPillars run by itself",
     _measure,
     pairs_per_round=2,
 )

@@ -13,13 +13,13 @@ from data.lidar.simulation.settings import Settings
 from data.lidar.waymo import messages
 from tests.data.lidar import cases
 from tests.trainers.models.pointpillars.cases import TINY
-from trainers.benchmarks import measuring
+from trainers.benchmarks import measuring, random_scenes
 from trainers.benchmarks.suites import lidar
 from trainers.models.pointpillars import anchors, decoding, presets
 
 
 def test_points_are_dense_near_us_and_boxes_are_vehicles():
-    frame = lidar.random_frame(1000)
+    frame = random_scenes.random_frame(1000)
     points, boxes = frame["points"].numpy(), frame["boxes"].numpy()
     assert points.shape == (1000, 5) and points.dtype == np.float32
     distance = np.hypot(points[:, 0], points[:, 1])
@@ -50,7 +50,6 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(
         presets, "PRESETS", dict.fromkeys(presets.PRESETS, tiny)
     )
-    monkeypatch.setattr(lidar, "NUM_POINTS", 100)
     taken = {}
 
     def take_turns(steps, rounds, *, warm_up, progress):
