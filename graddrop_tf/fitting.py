@@ -54,6 +54,7 @@ def train_on_replicas(
             synchronize_optimizer(model.optimizer)
             if before_training is not None:
                 before_training()
+            build_optimizer(model)
             model.train_function = _execution(model, model.train_step)
         return model.train_function
 
@@ -68,6 +69,20 @@ def train_on_replicas(
     object.__setattr__(model, "make_train_function", make_train_function)
     object.__setattr__(model, "make_test_function", make_test_function)
     return model
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Creates the optimizer's variables, unless the model has none yet.
+
+    Keras creates them in the graph of the first step, and `tf.function` traces
+    a step that creates variables a second time.
+
+    Args:
+        model: A compiled model.
+    """
+    if model.built and not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
 
 
 def _builder(model: keras.Model):

@@ -38,7 +38,7 @@ def fused(function: Callable[..., Any], *arguments: Any) -> Any:
     """
     shapes = [tensor.shape for tensor in tf.nest.flatten(arguments)]
     if (
-        not tf.inside_function()
+        tf.executing_eagerly()
         or tf.config.list_logical_devices("GPU")
         or not all(map(_has_static_examples, shapes))
         or not any(map(is_large, shapes))

@@ -12,7 +12,7 @@ import tensorflow as tf
 # would make every model of a subclass functional.
 from keras.src.models.functional import Functional
 
-from graddrop_tf import input_layers, parts
+from graddrop_tf import fitting, input_layers, parts
 
 
 class TrunkAndHeads(keras.Model):
@@ -78,6 +78,11 @@ class TrunkAndHeads(keras.Model):
         del training, mask
         self._note(inputs)
         return self.heads(self.trunk(inputs))
+
+    def make_train_function(self, force=False):
+        """Makes the function of a step, as in Keras."""
+        fitting.build_optimizer(self)
+        return super().make_train_function(force)
 
     def build_on(self, x) -> None:
         """Creates the weights that are missing, as far as it can.

@@ -176,6 +176,24 @@ def test_floats_that_replicas_exchange_in_a_step(
     assert sum(sizes) == 2 * (expected + gradients)
 
 
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_fit_traces_a_step_once(num_replicas, mirrored, monkeypatch):
+    """A step that creates the optimizer's variables would be traced twice."""
+    traced = []
+    train_step = gd.MultiLossModel.train_step
+
+    def counted(model, data):
+        traced.append(model)
+        return train_step(model, data)
+
+    monkeypatch.setattr(gd.MultiLossModel, "train_step", counted)
+    strategy = tf.distribute.get_strategy()
+    with (strategy if num_replicas == 1 else mirrored(2)).scope():
+        model = VECTOR.compiled("graddrop", keras.optimizers.Adam(0.01))
+    model.fit(*batch(2 * _BATCH), batch_size=_BATCH, verbose=0)
+    assert len(traced) == num_replicas
+
+
 def test_xla_is_refused_on_several_replicas(mirrored):
     with mirrored(2).scope():
         model = fitting.train_on_replicas(LAYER.build("graddrop"))
