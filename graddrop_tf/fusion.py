@@ -9,7 +9,7 @@ first, which small tensors do not pay back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,7 +18,11 @@ import tensorflow as tf
 _LARGE = 2**20
 
 
-def fused(function: Callable[..., Any], *arguments: Any) -> Any:
+def fused(
+    function: Callable[..., Any],
+    *arguments: Any,
+    stacks: Sequence[tf.Tensor] = (),
+) -> Any:
     """Calls a function of tensors, compiled by XLA where that pays.
 
     That is in a graph on a CPU, for large tensors whose shapes are static but
@@ -29,6 +33,8 @@ def fused(function: Callable[..., Any], *arguments: Any) -> Any:
         function: Elementwise ops and sums over axes. It draws nothing and
             calls no other replica.
         *arguments: All tensors that it depends on, in any structures.
+        stacks: Stacks of tensors, `[T, batch, ...]`. The function takes them
+            before the arguments.
 
     Returns:
         What the function returns; sums may differ in their last bit.
@@ -36,16 +42,22 @@ def fused(function: Callable[..., Any], *arguments: Any) -> Any:
     Example:
         >>> total = fused(lambda gs: tf.add_n([2 * g for g in gs]), gradients)
     """
+    if fuses(*arguments, stacks=stacks):
+        function = tf.function(function, autograph=False, jit_compile=True)
+    return function(*stacks, *arguments)
+
+
+def fuses(*arguments: Any, stacks: Sequence[tf.Tensor] = ()) -> bool:
+    """Returns whether `fused` compiles a function of such arguments."""
     shapes = [tensor.shape for tensor in tf.nest.flatten(arguments)]
-    if (
-        tf.executing_eagerly()
-        or tf.config.list_logical_devices("GPU")
-        or not all(map(_has_static_examples, shapes))
-        or not any(map(is_large, shapes))
-    ):
-        return function(*arguments)
-    compiled = tf.function(function, autograph=False, jit_compile=True)
-    return compiled(*arguments)
+    of_stacks = [stack.shape for stack in stacks]
+    return (
+        not tf.executing_eagerly()
+        and not tf.config.list_logical_devices("GPU")
+        and all(_has_static_examples(shape, 0) for shape in shapes)
+        and all(_has_static_examples(shape, 1) for shape in of_stacks)
+        and any(map(is_large, [*of_stacks, *shapes]))
+    )
 
 
 def is_large(shape: tf.TensorShape) -> bool:
@@ -56,5 +68,9 @@ def is_large(shape: tf.TensorShape) -> bool:
     )
 
 
-def _has_static_examples(shape: tf.TensorShape) -> bool:
-    return shape.rank is not None and shape[1:].is_fully_defined()
+def _has_static_examples(shape: tf.TensorShape, batch_axis: int) -> bool:
+    """Returns whether no size is unknown but that of the batch."""
+    return shape.rank is not None and all(
+        size is not None or axis == batch_axis
+        for axis, size in enumerate(shape)
+    )

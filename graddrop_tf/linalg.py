@@ -1,8 +1,4 @@
-"""Per-loss gradients as lists and stacks, and their norms.
-
-All magnitudes from 1e-30 to 1e30 are right in float32: values are divided by
-their largest magnitude before they are multiplied.
-"""
+"""Per-loss gradients as lists and stacks, and their norms."""
 
 from __future__ import annotations
 
@@ -52,6 +48,28 @@ def unstack(stacked: Any, count: int) -> list[Any]:
     ]
 
 
+def restack(tensors: Sequence[tf.Tensor]) -> tf.Tensor | None:
+    """Returns the stack that tensors of a graph were taken from.
+
+    It saves the copy that `tf.stack` makes.
+
+    Args:
+        tensors: T tensors.
+
+    Returns:
+        `[T, ...]`; None if they are not all of a stack, in order.
+    """
+    if not tf.is_symbolic_tensor(tensors[0]):
+        return None
+    op = tensors[0].op
+    if op.type != "Unpack" or op.get_attr("axis") != 0:
+        return None
+    places = [(t.op is op, t.value_index) for t in tensors]
+    if places != [(True, index) for index in range(len(op.outputs))]:
+        return None
+    return op.inputs[0]
+
+
 def accumulation_dtype(dtype: tf.DType) -> tf.DType:
     """Returns the dtype of purities and norms: float32 at least."""
     return tf.float64 if dtype == tf.float64 else tf.float32
@@ -74,14 +92,6 @@ def power_of_two(value: tf.Tensor) -> tf.Tensor:
     return tf.where((value <= 0) | tf.equal(power, 0), one, power)
 
 
-def _scaled(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns a flat gradient of magnitude about 1, and its factor."""
-    flat = tf.reshape(gradient, [-1])
-    flat = tf.cast(flat, accumulation_dtype(gradient.dtype))
-    scale = power_of_two(tf.maximum(tf.reduce_max(flat), -tf.reduce_min(flat)))
-    return flat / scale, tf.cast(scale, tf.float64)
-
-
 def squared_norms(
     gradients: Sequence[Any],
     replica_sum: ReplicaSum = replicas.identity,
@@ -95,14 +105,16 @@ def squared_norms(
     Returns:
         A `float64` tensor of shape `[T]`.
     """
-    squares = []
-    for gradient in gradients:
-        blocks = []
-        for block in tf.nest.flatten(gradient):
-            unit, scale = _scaled(block)
-            square = tf.cast(tf.reduce_sum(tf.square(unit)), tf.float64)
-            blocks.append(square * tf.square(scale))
-        squares.append(tf.add_n(blocks))
+    # float64 holds the squares of all that float32 holds.
+    squares = [
+        tf.add_n(
+            [
+                2.0 * tf.nn.l2_loss(tf.cast(block, tf.float64))
+                for block in tf.nest.flatten(gradient)
+            ]
+        )
+        for gradient in gradients
+    ]
     return replica_sum(tf.stack(squares))
 
 

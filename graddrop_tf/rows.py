@@ -69,7 +69,10 @@ class _Stacked(_Block):
 
     @classmethod
     def of(cls, gradients: Sequence[tf.Tensor]) -> _Stacked:
-        rows = tf.reshape(tf.stack(gradients), [len(gradients), -1])
+        return cls.of_rows(_matrix(gradients), gradients[0])
+
+    @classmethod
+    def of_rows(cls, rows: tf.Tensor, like: tf.Tensor) -> _Stacked:
         rows = tf.cast(rows, accumulation_dtype(rows.dtype))
         # Without a copy of the matrix, as `abs` would make.
         largest = tf.maximum(
@@ -77,7 +80,7 @@ class _Stacked(_Block):
         )
         scales = power_of_two(largest)
         units = rows / scales[:, None]
-        return cls(units, tf.cast(scales, tf.float64), gradients[0])
+        return cls(units, tf.cast(scales, tf.float64), like)
 
     def gram(self):
         """See base class."""
@@ -112,26 +115,43 @@ class _Large(_Block):
 
     def gram(self):
         """See base class; copies a piece of every gradient at a time."""
-        flat = [tf.reshape(g, [-1]) for g in self.gradients]
-        count, size = len(flat), flat[0].shape[0]
+        count, size = (
+            len(self.gradients),
+            self.gradients[0].shape.num_elements(),
+        )
         length = max(1, _AT_ONCE // count)
-
-        def add(piece, gram):
-            start = piece * length
-            parts = [tf.slice(row, [start], [length]) for row in flat]
-            return piece + 1, gram + _Stacked.of(parts).gram()
-
         whole = size // length
+
+        def gram_of(start, length):
+            rows = self._piece(start, length)
+            return _Stacked.of_rows(rows, self.gradients[0]).gram()
+
         _, gram = tf.while_loop(
             lambda piece, _: piece < whole,
-            add,
+            lambda piece, gram: (
+                piece + 1,
+                gram + gram_of(piece * length, length),
+            ),
             (0, tf.zeros([count, count], tf.float64)),
             parallel_iterations=1,
         )
         if size % length:
-            rest = [row[whole * length :] for row in flat]
-            gram += _Stacked.of(rest).gram()
+            gram += gram_of(whole * length, size % length)
         return gram
+
+    def _piece(self, start, length: int) -> tf.Tensor:
+        """Copies some values of every gradient, `[T, length]`."""
+        count = len(self.gradients)
+        stack = linalg.restack(self.gradients)
+        if stack is not None:
+            rows = tf.reshape(stack, [count, -1])
+            return tf.slice(rows, [0, start], [count, length])
+        return tf.stack(
+            [
+                tf.slice(tf.reshape(g, [-1]), [start], [length])
+                for g in self.gradients
+            ]
+        )
 
     def mix(self, coefficients):
         """See base class."""
@@ -167,6 +187,13 @@ class _Products(_Block):
         like = self.gradients[0]
         total = self.products.weighted_sum(weights)
         return tf.ensure_shape(tf.reshape(total, tf.shape(like)), like.shape)
+
+
+def _matrix(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns gradients as a matrix `[T, n]`."""
+    stack = linalg.restack(gradients)
+    stack = tf.stack(gradients) if stack is None else stack
+    return tf.reshape(stack, [len(gradients), -1])
 
 
 def _block(gradients: Sequence[tf.Tensor]) -> _Block:

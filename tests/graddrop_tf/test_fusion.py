@@ -87,6 +87,56 @@ def test_graddrop_of_large_tensors_is_that_of_their_parts(arguments):
     assert dropped < 0.5
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"leak": [0.0, 0.25, 1.0]}, {"renormalize": True}],
+    ids=["plain", "leaks", "renormalized"],
+)
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_graddrop_of_a_large_stack_is_that_of_a_list(arguments, batch_size):
+    gradients, activations = gradients_and_activations()
+    uniform = np.random.default_rng(1).random(LARGE[1:], np.float32)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([3, batch_size, *LARGE[1:]]),
+            tf.TensorSpec([batch_size, *LARGE[1:]]),
+        ]
+    )
+    def of_stack(stack, activations):
+        masked = gd.graddrop(stack, activations, uniform=uniform, **arguments)
+        return masked
+
+    masked = of_stack(tf.stack(gradients), activations)
+    expected = gd.graddrop(gradients, activations, uniform=uniform, **arguments)
+    definition = of_stack.get_concrete_function().graph.as_graph_def()
+    if not tf.config.list_logical_devices("GPU"):
+        assert any("_XlaMustCompile" in n.attr for n in definition.node)
+    for of_loss, reference in zip(masked, expected, strict=True):
+        np.testing.assert_allclose(of_loss, reference, rtol=1e-6, atol=1e-6)
+
+
+def test_a_sum_over_replicas_is_called_for_a_large_stack():
+    gradients, activations = gradients_and_activations()
+    called = []
+
+    def replica_sum(value):
+        called.append(value)
+        return value
+
+    @tf.function
+    def of_stack(stack):
+        return gd.graddrop(
+            stack,
+            activations,
+            uniform=tf.fill(LARGE[1:], 0.5),
+            replica_sum=replica_sum,
+        )
+
+    of_stack.get_concrete_function(tf.stack(gradients))
+    assert len(called) == 1
+
+
 def test_a_transform_of_the_user_is_not_compiled():
     """It may hold ops that XLA has not."""
 

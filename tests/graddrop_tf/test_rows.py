@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from graddrop_tf import products
+from graddrop_tf import linalg, products
 from graddrop_tf.rows import SharedRows
 
 SMALL = (2, 3, 5)
@@ -63,6 +63,49 @@ def test_gram_and_weighted_sum(shape, magnitudes):
     error = np.abs(total - np.sum(terms, axis=0)) / largest
     assert np.max(error[finite]) < 1e-6
     assert finite.any()
+
+
+def test_rows_of_a_stack_are_those_of_a_list():
+    gradients = random_gradients(LARGE)
+
+    @tf.function
+    def compute(stack):
+        rows = SharedRows.of(tf.unstack(stack))
+        graph = tf.compat.v1.get_default_graph()
+        gram = rows.gram(), rows.weighted_sum(tf.constant(WEIGHTS))
+        assert all(op.type != "Pack" for op in graph.get_operations()[:20])
+        return gram
+
+    gram, total = compute(tf.stack(gradients))
+    check_gram(gram.numpy(), gradients)
+    expected = np.tensordot(WEIGHTS, gradients, axes=1)
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pick", "is_stack"),
+    [
+        (lambda parts: parts, True),
+        (lambda parts: parts[:4], False),
+        (lambda parts: parts[::-1], False),
+        (lambda parts: [*parts[:4], parts[3]], False),
+        (lambda parts: [tf.identity(part) for part in parts], False),
+    ],
+    ids=["all", "some", "another order", "one twice", "copies"],
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_restack(pick, is_stack, axis):
+    found = []
+
+    @tf.function
+    def trace(stack):
+        parts = pick(tf.unstack(stack, axis=axis))
+        found.append(linalg.restack(parts) is stack)
+        return tf.stack(parts)
+
+    trace.get_concrete_function(tf.TensorSpec([5, 5]))
+    assert found == [is_stack and axis == 0]
+    assert linalg.restack(tf.unstack(tf.ones([5, 5]))) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

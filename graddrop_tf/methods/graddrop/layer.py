@@ -12,6 +12,7 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
+from graddrop_tf import replicas
 from graddrop_tf.bases.combiner import RandomCombiner
 from graddrop_tf.bases.joint import JointCombiner
 from graddrop_tf.checks import is_share
@@ -97,13 +98,14 @@ class SignDropout(JointCombiner, RandomCombiner):
         return StreamingGradDrop(self._masking())
 
     def _masking(self) -> SignMasking:
+        alone = replicas.num_replicas() == 1
         return SignMasking(
             draw=self._draw,
             leaks=self.leaks,
             transform=self.transform,
             marginalize_batch=self.marginalize_batch,
             renormalize=self.renormalize,
-            replica_sum=self.replica_sum,
+            replica_sum=replicas.identity if alone else self.replica_sum,
             fusible=self.purity_transform is None,
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from graddrop_tf import linalg, places, replicas
-from graddrop_tf.fusion import fused
+from graddrop_tf.fusion import fused, fuses
 from graddrop_tf.methods.graddrop.arguments import PurityTransform
 from graddrop_tf.methods.graddrop.purity import (
     check_draws,
@@ -20,6 +20,7 @@ from graddrop_tf.methods.graddrop.purity import (
     purity_of_sums,
     purity_sums,
     signed_gradients,
+    signed_stack,
 )
 
 # Maps the activations at a block, and whether gradients are summed over the
@@ -67,7 +68,10 @@ class SignMasking:
 
         def mask(gradients, block):
             U = self._draws(block)
-            return self._masked(gradients, self.signed(gradients, block), U)
+            shares = self._fused_shares(gradients, block, U)
+            if shares is None:
+                shares = self._shares(self.signed(gradients, block), U)
+            return _scaled(gradients, shares)
 
         newgrad = place.of_blocks(mask, gradients)
         if not self.renormalize:
@@ -111,40 +115,78 @@ class SignMasking:
         def masked_sum(gradients, activations, U, G):
             here = block.with_blocks(activations)
             G = G or self.signed(gradients, here)
-            return here.sum(self._masked(gradients, G, U))
+            return here.sum(_scaled(gradients, self._shares(G, U)))
 
         U = self._draws(block)
-        summed = block.sums_batch(self.marginalize_batch)
         # XLA compiles no sum over replicas.
-        known = summed and replicas.num_replicas() > 1
-        G = self.signed(gradients, block) if known else []
+        G = self.signed(gradients, block) if self._exchanges(block) else []
         run = fused if self.fusible else _call
         return run(masked_sum, gradients, block.blocks, U, G)
 
-    def _draws(self, block: places.Place) -> tf.Tensor:
-        return self.draw(
-            block.blocks[0], block.sums_batch(self.marginalize_batch)
-        )
+    def _fused_shares(
+        self, gradients: list[tf.Tensor], block: places.Place, U: tf.Tensor
+    ) -> list[tf.Tensor] | None:
+        """Computes `_shares` of a stack in one kernel, if that is possible."""
+        stack = linalg.restack(gradients)
+        if (
+            stack is None
+            or not self.fusible
+            or not self._sums_batch(block)
+            or self._exchanges(block)
+            or not fuses(block.activations, U, stacks=[stack])
+        ):
+            return None
 
-    def _masked(
-        self,
-        gradients: Sequence[tf.Tensor],
-        G: Sequence[tf.Tensor],
-        U: tf.Tensor,
-    ) -> list[tf.Tensor]:
-        """Masks the gradients at a block (steps 3 to 5 of Algorithm 1)."""
-        # A list, not a stack: each tensor fits the cache.
+        def shares(stack, activations, U):
+            return self._shares(signed_stack(stack, activations), U)
+
+        of_all = fused(shares, block.activations, U, stacks=[stack])
+        return tf.unstack(of_all, num=len(gradients))
+
+    def _draws(self, block: places.Place) -> tf.Tensor:
+        drawn = self.draw(block.blocks[0], self._sums_batch(block))
+        return tf.convert_to_tensor(drawn)
+
+    def _sums_batch(self, block: places.Place) -> bool:
+        return block.sums_batch(self.marginalize_batch)
+
+    def _exchanges(self, block: places.Place) -> bool:
+        """Returns whether the G_i are sums over several replicas."""
+        alone = self.replica_sum is replicas.identity
+        return self._sums_batch(block) and not alone
+
+    def _shares(self, G: Sequence[tf.Tensor] | tf.Tensor, U: tf.Tensor):
+        """Returns what share of each gradient passes (steps 3 to 5).
+
+        Args:
+            G: The G_i at a block: a list, or a stack `[T, ...]`.
+            U: The draws.
+
+        Returns:
+            T shares in the form of `G`, of the shapes of the G_i.
+        """
         positive, total = purity_sums(G)
-        P = purity_of_sums(positive, total)
-        kept = self.kept_sign(P, U)
+        kept = self.kept_sign(purity_of_sums(positive, total), U)
         unmasked = mask_without_signs(total)
-        newgrad = []
-        leaks = self.leaks(len(gradients))
-        for dL_i, G_i, l_i in zip(gradients, G, leaks, strict=True):
-            M_i = tf.cast(kept * G_i > 0, G_i.dtype) + unmasked
-            passed = l_i + (1 - l_i) * M_i if l_i else M_i
-            newgrad.append(dL_i * tf.cast(passed, dL_i.dtype))
-        return newgrad
+
+        def share(G, leak):
+            M = tf.cast(kept * G > 0, G.dtype) + unmasked
+            return M if leak is None else leak + (1 - leak) * M
+
+        if isinstance(G, tf.Tensor):
+            leaks = self.leaks(G.shape[0])
+            ones = [1] * (G.shape.rank - 1)
+            leak = tf.reshape(tf.constant(leaks, G.dtype), [-1, *ones])
+            return share(G, leak if any(leaks) else None)
+        pairs = zip(G, self.leaks(len(G)), strict=True)
+        return [share(G_i, l_i or None) for G_i, l_i in pairs]
+
+
+def _scaled(
+    gradients: Sequence[tf.Tensor], shares: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    pairs = zip(gradients, shares, strict=True)
+    return [g * tf.cast(share, g.dtype) for g, share in pairs]
 
 
 def _call(function, *arguments):

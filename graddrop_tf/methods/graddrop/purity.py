@@ -40,17 +40,23 @@ def sign_purity(gradients) -> tf.Tensor:
     return purity_of_sums(*purity_sums([tf.cast(g, dtype) for g in gradients]))
 
 
-def purity_sums(signed: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+def purity_sums(
+    signed: Sequence[tf.Tensor] | tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Sums the positive parts and the magnitudes of gradients.
 
     Both sums run in one order, so they are equal where all losses agree.
 
     Args:
-        signed: G_i of some losses, `float32` or `float64`.
+        signed: G_i of some losses, `float32` or `float64`: a list, or a stack
+            along the first axis.
 
     Returns:
         The two sums. Those of all losses are the sums of those of some.
     """
+    if isinstance(signed, tf.Tensor):
+        positive = tf.reduce_sum(tf.nn.relu(signed), axis=0)
+        return positive, tf.reduce_sum(tf.abs(signed), axis=0)
     positive = tf.add_n([tf.nn.relu(g) for g in signed])
     return positive, tf.add_n([tf.abs(g) for g in signed])
 
@@ -103,6 +109,21 @@ def signed_gradients(
     return replica_sum(
         [tf.reduce_sum(g, axis=0, keepdims=True) for g in signed]
     )
+
+
+def signed_stack(stack: tf.Tensor, activations: tf.Tensor) -> tf.Tensor:
+    """Computes `signed_gradients` of a stack, summed over the batch.
+
+    Args:
+        stack: The gradients `[T, batch, ...]`.
+        activations: A, `[batch, ...]`.
+
+    Returns:
+        `[T, 1, ...]`, `float64` for `float64` gradients, otherwise `float32`.
+    """
+    dtype = linalg.accumulation_dtype(stack.dtype)
+    signed = tf.cast(tf.sign(activations), dtype) * tf.cast(stack, dtype)
+    return tf.reduce_sum(signed, axis=1, keepdims=True)
 
 
 def check_draws(uniform, purity: tf.Tensor) -> tf.Tensor:
