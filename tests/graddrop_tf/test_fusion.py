@@ -116,6 +116,23 @@ def test_graddrop_of_a_large_stack_is_that_of_a_list(arguments, batch_size):
         np.testing.assert_allclose(of_loss, reference, rtol=1e-6, atol=1e-6)
 
 
+def test_gradients_of_a_large_stack_that_agree_all_pass():
+    """The two sums of the purity are equal, so that P is exactly 1."""
+    gradients, _ = gradients_and_activations()
+    stack = (
+        tf.abs(tf.stack(gradients))
+        * tf.constant([1e-3, 1.0, 1e3])[:, None, None, None]
+    )
+
+    @tf.function
+    def of_stack(stack):
+        return gd.graddrop(
+            stack, tf.ones(LARGE), uniform=tf.fill(LARGE[1:], 1 - 2.0**-24)
+        )
+
+    np.testing.assert_array_equal(tf.stack(of_stack(stack)), stack)
+
+
 def test_a_sum_over_replicas_is_called_for_a_large_stack():
     gradients, activations = gradients_and_activations()
     called = []

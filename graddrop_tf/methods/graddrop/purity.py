@@ -55,10 +55,17 @@ def purity_sums(
         The two sums. Those of all losses are the sums of those of some.
     """
     if isinstance(signed, tf.Tensor):
-        positive = tf.reduce_sum(tf.nn.relu(signed), axis=0)
-        return positive, tf.reduce_sum(tf.abs(signed), axis=0)
+        positive = _sum_first_axis(tf.nn.relu(signed))
+        return positive, _sum_first_axis(tf.abs(signed))
     positive = tf.add_n([tf.nn.relu(g) for g in signed])
     return positive, tf.add_n([tf.abs(g) for g in signed])
+
+
+def _sum_first_axis(stack: tf.Tensor) -> tf.Tensor:
+    # XLA's own sum over the outermost axis strides through memory.
+    rows = tf.reshape(stack, [stack.shape[0], -1])
+    ones = tf.ones([1, stack.shape[0]], stack.dtype)
+    return tf.reshape(tf.matmul(ones, rows), tf.shape(stack)[1:])
 
 
 def purity_of_sums(positive: tf.Tensor, total: tf.Tensor) -> tf.Tensor:

@@ -88,7 +88,7 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
             _WITH,
             _WITHOUT,
             allowed=(alone + masking) / alone,
-            target=1.05,
+            target=1.02,
         )
     ]
 
