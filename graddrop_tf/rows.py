@@ -198,6 +198,7 @@ def _matrix(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def _block(gradients: Sequence[tf.Tensor]) -> _Block:
     """Returns the T gradients at one tensor in the form that is cheapest."""
+    gradients = [tf.convert_to_tensor(g) for g in gradients]
     shape = gradients[0].shape
     if is_large(shape) and (found := products.find(gradients)):
         return _Products(gradients, found)

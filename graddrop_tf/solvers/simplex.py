@@ -36,6 +36,8 @@ def minimize_on_simplex(
         >>> x = minimize_on_simplex(tf.eye(2, dtype="float64"), b, 1e-12)
     """
     num_rows = matrix.shape[0]
+    if num_rows == 2:
+        return _between_two(matrix[0, 1], prices)
     # An error in each value moves the eigenvalues by up to T times as much.
     regular = matrix + num_rows * rounding * tf.eye(num_rows, dtype=tf.float64)
     ones = tf.ones_like(prices)
@@ -48,6 +50,25 @@ def minimize_on_simplex(
         ),
         start,
     )[1]
+
+
+def _between_two(cosine: tf.Tensor, prices: tf.Tensor) -> tf.Tensor:
+    """Solves the problem of two vectors.
+
+    With `x_i = w_i / b_i` it is the point of a segment that is closest to 0
+    (Sener and Koltun, NeurIPS 2018, Algorithm 1).
+    """
+    lengths = 1 / prices
+    difference = lengths[1] - lengths[0]
+    product = lengths[0] * lengths[1]
+    # 1 - cosine is accurate where the lengths' squares would cancel.
+    spread = product * tf.maximum(1 - cosine, 0.0)
+    square = difference**2 + 2 * spread
+    share = (lengths[1] * difference + spread) / tf.where(
+        square > 0, square, 1.0
+    )
+    share = tf.where(square > 0, tf.clip_by_value(share, 0.0, 1.0), 0.5)
+    return tf.stack([share, 1 - share]) * lengths
 
 
 def _iterate(matrix, regular, prices, x, z, nu):

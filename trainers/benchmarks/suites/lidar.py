@@ -59,12 +59,27 @@ def outputs_for(targets: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return outputs
 
 
-def _reading(folder: pathlib.Path, progress: measuring.Progress):
-    """Prepares simulated frames; returns a step that reads them once."""
-    progress.say(f"simulating and preparing {_FRAMES_READ} frames")
+def prepare_frames(
+    folder: pathlib.Path, num_frames: int, progress: measuring.Progress
+) -> str:
+    """Simulates frames and prepares them.
+
+    Args:
+        folder: Where to write.
+        num_frames: How many.
+        progress: Told what is done.
+
+    Returns:
+        The folder of the data set `waymo_lidar`.
+
+    Raises:
+        LidarDataError: If the official package is missing.
+    """
+    messages.load()
+    progress.say(f"simulating and preparing {num_frames} frames")
     simulation.write(
         folder / "segments",
-        Settings(num_frames=_FRAMES_READ),
+        Settings(num_frames=num_frames),
         num_segments=1,
         report=progress.say,
     )
@@ -77,7 +92,13 @@ def _reading(folder: pathlib.Path, progress: measuring.Progress):
             report=progress.say,
             data_dir=folder / "data",
         ).download_and_prepare()
-    opened = prepared.open_set("waymo_lidar", str(folder / "data"))
+    return str(folder / "data")
+
+
+def _reading(folder: pathlib.Path, progress: measuring.Progress):
+    """Makes a step that reads some frames once."""
+    data_dir = prepare_frames(folder, _FRAMES_READ, progress)
+    opened = prepared.open_set("waymo_lidar", data_dir)
     examples = opened.records("train").map(
         opened.parse, num_parallel_calls=tf.data.AUTOTUNE
     )

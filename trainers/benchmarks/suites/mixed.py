@@ -14,16 +14,16 @@ from data import mixed_batches
 from trainers.benchmarks import arithmetic, measuring
 from trainers.models import densenet
 
-_IMAGE_SHAPE = (32, 32, 3)
-_BATCH_SIZE = 8
-_NUM_CLASSES = {mixed_batches.SOURCE: 1000, mixed_batches.TARGET: 100}
+IMAGE_SHAPE = (32, 32, 3)
+BATCH_SIZE = 8
+NUM_CLASSES = {mixed_batches.SOURCE: 1000, mixed_batches.TARGET: 100}
 BASELINE = "baseline"
 GRADDROP = "graddrop(leak=[1, 0], k=0.25)"
 
 
 def make_network(
-    image_shape: tuple[int, int, int] = _IMAGE_SHAPE,
-    num_classes: Mapping[str, int] = _NUM_CLASSES,
+    image_shape: tuple[int, int, int] = IMAGE_SHAPE,
+    num_classes: Mapping[str, int] = NUM_CLASSES,
     **shape,
 ) -> tuple[keras.Model, keras.Model]:
     """Makes the network of the experiment.
@@ -66,11 +66,11 @@ def make_step(
     )
     generator = np.random.default_rng(0)
     x = {
-        name: generator.random((_BATCH_SIZE, *image.shape[1:]), np.float32)
+        name: generator.random((BATCH_SIZE, *image.shape[1:]), np.float32)
         for name, image in trunk.input.items()
     }
     y = {
-        name: generator.integers(0, logits.shape[-1], _BATCH_SIZE)
+        name: generator.integers(0, logits.shape[-1], BATCH_SIZE)
         for name, logits in heads.output.items()
     }
     return measuring.training_step(model, x, y)
@@ -105,9 +105,9 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
 
 SUITE = measuring.Suite(
     "step time; DenseNet-100-BC, batch "
-    f"{' + '.join([str(_BATCH_SIZE)] * len(_NUM_CLASSES))}, "
-    f"{_IMAGE_SHAPE[0]} x {_IMAGE_SHAPE[1]}, "
-    f"{' and '.join(map(str, _NUM_CLASSES.values()))} classes, a loss each, "
+    f"{' + '.join([str(BATCH_SIZE)] * len(NUM_CLASSES))}, "
+    f"{IMAGE_SHAPE[0]} x {IMAGE_SHAPE[1]}, "
+    f"{' and '.join(map(str, NUM_CLASSES.values()))} classes, a loss each, "
     "batch separated",
     _measure,
     pairs_per_round=2,

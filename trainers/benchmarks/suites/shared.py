@@ -29,6 +29,8 @@ def make_steps(progress: measuring.Progress) -> dict[str, measuring.Step]:
             method, *network
         )
     progress.say(f"building {len(makers)} cases")
+    # The first graph of a process takes longer to trace.
+    plain.keras_step(*network)()
     return {name: make() for name, make in makers.items()}
 
 
@@ -52,7 +54,9 @@ def first_steps(steps: Mapping[str, measuring.Step]) -> dict[str, list[float]]:
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
     steps = make_steps(progress)
     first = first_steps(steps)
-    times = measuring.take_turns(steps, rounds, progress=progress.start(rounds))
+    times = measuring.take_turns(
+        steps, rounds, warm_up=1, progress=progress.start(rounds)
+    )
     network = methods.make()
     once = methods.multiply_adds(BASELINE, *network)
 
