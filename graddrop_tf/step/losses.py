@@ -204,6 +204,8 @@ def _multiplied(
     def factors(seed: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor] | None]:
         return list(map(products.factors, tf.nest.flatten(gradient(seed))))
 
+    if tf.executing_eagerly():
+        return None
     found = factors(seeds[0])
     if not all(found):
         return None

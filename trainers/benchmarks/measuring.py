@@ -161,7 +161,10 @@ def training_step(model: keras.Model, x, y) -> Step:
     Returns:
         The function.
     """
-    batch = tf.data.Dataset.from_tensors((x, y))
+    options = tf.data.Options()
+    # An iterator whose thread tunes the pipeline takes seconds to end.
+    options.autotune.enabled = False
+    batch = tf.data.Dataset.from_tensors((x, y)).with_options(options)
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         parts = iter(batch.repeat())

@@ -195,6 +195,40 @@ def test_grouped_backward_passes_are_the_losses_in_order(
         assert pair[1].dtype == tf.float16
 
 
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_gradients_at_a_wide_dense_layer_are_one_product(batch_size):
+    """Of some losses, in their order and form, and in a graph on a CPU."""
+    keras.utils.set_random_seed(3)
+    wide = keras.layers.Dense(128, activation="tanh")
+    heads = keras.Sequential(
+        [keras.layers.Flatten(), wide, keras.layers.Dense(4)]
+    )
+    heads.build([2, 16, 16, 32])
+    factors = tf.constant([1.0, 0.5, -2.0, 1.0])
+
+    def compute(activations):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(activations)
+            losses = tf.reduce_mean(tf.square(heads(activations)), axis=0)
+        per_loss = gradients.LossGradients(
+            tape, losses_lib.of(losses), places.of(activations), factors
+        )
+        return per_loss.of([1, 2, 3])
+
+    activations = tf.random.stateless_normal([2, 16, 16, 32], [0, 1])
+    spec = tf.TensorSpec([batch_size, 16, 16, 32])
+    graph = tf.function(compute).get_concrete_function(spec)
+    if not tf.config.list_logical_devices("GPU"):
+        nodes = graph.graph.as_graph_def().node
+        assert any("_XlaMustCompile" in node.attr for node in nodes)
+    for found, expected in zip(
+        graph(activations), compute(activations), strict=True
+    ):
+        assert found.shape == expected.shape == activations.shape
+        np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-4)
+        assert np.abs(expected).max() > 1e-3
+
+
 def test_clipping_equals_a_calculation_by_hand():
     grads = [tf.constant([3.0, 0.0]), None, tf.constant([[4.0]])]
     a, none, b = clip_by_global_norm(grads, 1.0)
