@@ -115,10 +115,8 @@ class _Large(_Block):
 
     def gram(self):
         """See base class; copies a piece of every gradient at a time."""
-        count, size = (
-            len(self.gradients),
-            self.gradients[0].shape.num_elements(),
-        )
+        count = len(self.gradients)
+        size = self.gradients[0].shape.num_elements()
         length = max(1, _AT_ONCE // count)
         whole = size // length
 

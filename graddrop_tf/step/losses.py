@@ -215,10 +215,19 @@ def _multiplied(
         for left, right in zip(lefts, rights, strict=True)
     ):
         return None
-    # The weights are the same for all seeds.
-    stacks = tf.vectorized_map(
-        lambda seed: [left for left, _ in factors(seed)], seeds
-    )
+    shared = True
+
+    def lefts_of(seed: tf.Tensor) -> list[tf.Tensor]:
+        nonlocal shared
+        lefts, again = zip(*factors(seed), strict=True)
+        names = [right.name for right in rights]
+        shared = names == [right.name for right in again]
+        return list(lefts)
+
+    stacks = tf.vectorized_map(lefts_of, seeds)
+    if not shared:
+        # No weights, but something that follows from the seed.
+        return None
 
     def in_form(stack, right, block):
         product = products.multiply(stack, right)

@@ -229,6 +229,25 @@ def test_gradients_at_a_wide_dense_layer_are_one_product(batch_size):
         assert np.abs(expected).max() > 1e-3
 
 
+def test_a_product_whose_second_factor_is_no_weights():
+    """dL/dA is `b g^T` where A is transposed: g differs from loss to loss."""
+    b, size = tf.constant([[2.0], [3.0]]), 2**20
+    numbers = tf.stack([tf.ones([size]), tf.range(float(size)) / size])
+
+    @tf.function
+    def compute(activations):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(activations)
+            values = tf.matmul(activations, b, transpose_a=True)[:, 0]
+            losses = tf.linalg.matvec(numbers, values)
+        return gradients.LossGradients(
+            tape, losses_lib.of(losses), places.of(activations), tf.ones([2])
+        ).of([0, 1])
+
+    for found, g in zip(compute(tf.ones([2, size])), numbers, strict=True):
+        np.testing.assert_allclose(found, b * g, rtol=1e-6)
+
+
 def test_clipping_equals_a_calculation_by_hand():
     grads = [tf.constant([3.0, 0.0]), None, tf.constant([[4.0]])]
     a, none, b = clip_by_global_norm(grads, 1.0)
