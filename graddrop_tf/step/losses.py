@@ -12,9 +12,9 @@ import tensorflow as tf
 from graddrop_tf import linalg, places, products
 from graddrop_tf.fusion import fuses
 
-# Rows of one product in a batched backward pass. On the CPUs measured, one
-# product of 320 rows with a wide matrix takes twice as long as four of 80
-# (`launch.benchmark --suites=shared` shows what that does to a step).
+# Rows of one product in a batched backward pass that TensorFlow computes. On
+# the CPUs measured, one product of 320 rows with a wide matrix takes twice as
+# long as four of 80.
 _CPU_ROWS = 80
 _USUAL_BATCH_SIZE = 8
 
