@@ -1,5 +1,6 @@
 """Functions of large tensors, compiled where that pays."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -55,6 +56,34 @@ def test_is_the_function_in_a_graph_of_two_batch_sizes_and_eagerly():
         for values in graph(*tensors), fused(negative_sum, tensors):
             assert values.shape == tensors[0].shape
             assert np.all(values == -3.0)
+
+
+def trained_kernel(strategy, recipe):
+    """Trains a convolution on three losses of a large map for a step."""
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        inputs = keras.Input([64, 64, 1])
+        trunk = keras.Model(inputs, keras.layers.Conv2D(256, 1)(inputs))
+        shared = keras.Input([64, 64, 256])
+        outputs = [keras.layers.Dense(1)(shared) for _ in range(3)]
+        model = gd.MultiLossModel(
+            trunk, keras.Model(shared, outputs), recipe=recipe
+        )
+        model.compile(keras.optimizers.SGD(0.1), ["mse"] * 3, jit_compile=False)
+    generator = np.random.default_rng(0)
+    x, *y = generator.standard_normal([4, 4, 64, 64, 1], np.float32)
+    before = trunk.get_weights()[0]
+    model.fit(x, y, batch_size=4, verbose=0)
+    return trunk.get_weights()[0] - before
+
+
+@pytest.mark.parametrize("recipe", ["graddrop(seed=1)", "pcgrad(seed=1)"])
+def test_large_maps_on_two_replicas_are_those_of_one(recipe, mirrored):
+    one = trained_kernel(tf.distribute.get_strategy(), recipe)
+    two = trained_kernel(mirrored(2), recipe)
+    scale = np.abs(one).max()
+    assert scale > 1e-3
+    np.testing.assert_allclose(one / scale, two / scale, atol=1e-4)
 
 
 def gradients_and_activations():
