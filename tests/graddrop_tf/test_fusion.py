@@ -202,3 +202,16 @@ def test_a_transform_of_the_user_is_not_compiled():
             return layer.combine_to_sum(gradients, place)
 
     np.testing.assert_allclose(total(layer), total(plain), rtol=1e-6, atol=1e-6)
+
+    @tf.function
+    def of_stack(stack, **options):
+        uniform = tf.fill(LARGE[1:], 0.5)
+        return gd.graddrop(stack, activations, uniform=uniform, **options)
+
+    stack = tf.stack(gradients)
+    for found, expected in zip(
+        of_stack(stack, purity_transform=transform),
+        of_stack(stack),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

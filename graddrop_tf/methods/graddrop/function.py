@@ -83,5 +83,6 @@ def graddrop(
         marginalize_batch=marginalize_batch,
         renormalize=renormalize,
         replica_sum=replica_sum,
+        fusible=purity_transform is None,
     )
     return masking.to_each(gradients, place)

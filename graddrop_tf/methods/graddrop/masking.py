@@ -51,7 +51,7 @@ class SignMasking:
     marginalize_batch: bool
     renormalize: bool
     replica_sum: linalg.ReplicaSum
-    fusible: bool = True
+    fusible: bool
 
     def to_each(
         self, gradients: Sequence[places.Structure], place: places.Place
@@ -120,8 +120,10 @@ class SignMasking:
         U = self._draws(block)
         # XLA compiles no sum over replicas.
         G = self.signed(gradients, block) if self._exchanges(block) else []
-        run = fused if self.fusible else _call
-        return run(masked_sum, gradients, block.blocks, U, G)
+        arguments = gradients, block.blocks, U, G
+        if not self.fusible:
+            return masked_sum(*arguments)
+        return fused(masked_sum, *arguments)
 
     def _fused_shares(
         self, gradients: list[tf.Tensor], block: places.Place, U: tf.Tensor
@@ -187,10 +189,6 @@ def _scaled(
 ) -> list[tf.Tensor]:
     pairs = zip(gradients, shares, strict=True)
     return [g * tf.cast(share, g.dtype) for g, share in pairs]
-
-
-def _call(function, *arguments):
-    return function(*arguments)
 
 
 def trunk_gradients(
