@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from graddrop_tf import linalg, places, replicas
-from graddrop_tf.step import paths
+from graddrop_tf.step import passes, paths
 from graddrop_tf.step.losses import Losses
 
 
@@ -121,10 +122,12 @@ class LossGradients:
             ValueError: If losses are batch separated and a loss depends on
                 the activations of another.
         """
-        with tf.control_dependencies(list(after)):
-            factors = tf.identity(self.factors)
-        return self.losses.gradients(
-            self.tape, self.place, factors, indices, self.batched
+        return self._passes.of(indices, after)
+
+    @functools.cached_property
+    def _passes(self) -> passes.Passes:
+        return self.losses.passes(
+            self.tape, self.place, self.factors, self.batched
         )
 
     def norms(

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from graddrop_tf import places
-from graddrop_tf.step import gradients
+from graddrop_tf.step import gradients, passes
 from graddrop_tf.step import losses as losses_lib
 from graddrop_tf.step.clipping import clip_by_global_norm
 from tests.graddrop_tf.models import (
@@ -169,7 +169,7 @@ def test_grouped_backward_passes_are_the_losses_in_order(
     size, mode, monkeypatch
 ):
     """At two tensors, the second in half precision, of an unknown batch."""
-    monkeypatch.setattr(losses_lib, "losses_at_once", lambda *_: size)
+    monkeypatch.setattr(passes, "losses_at_once", lambda *_: size)
     powers = tf.constant([[1.0], [2.0], [3.0], [4.0], [5.0]])
     factors = tf.constant([1.0, 1.0, 0.5, 1.0, 2.0])
 
@@ -195,8 +195,11 @@ def test_grouped_backward_passes_are_the_losses_in_order(
         assert pair[1].dtype == tf.float16
 
 
-@pytest.mark.parametrize("batch_size", [2, None])
-def test_gradients_at_a_wide_dense_layer_are_one_product(batch_size):
+@pytest.mark.parametrize(
+    ("batch_size", "chunks"),
+    [(2, [[1, 2, 3]]), (None, [[1, 2, 3]]), (2, [[0], [1, 2], [3]])],
+)
+def test_gradients_at_a_wide_dense_layer_are_one_product(batch_size, chunks):
     """Of some losses, in their order and form, and in a graph on a CPU."""
     keras.utils.set_random_seed(3)
     wide = keras.layers.Dense(128, activation="tanh")
@@ -213,7 +216,10 @@ def test_gradients_at_a_wide_dense_layer_are_one_product(batch_size):
         per_loss = gradients.LossGradients(
             tape, losses_lib.of(losses), places.of(activations), factors
         )
-        return per_loss.of([1, 2, 3])
+        parts = []
+        for indices in chunks:
+            parts += per_loss.of(indices, parts)
+        return parts
 
     activations = tf.random.stateless_normal([2, 16, 16, 32], [0, 1])
     spec = tf.TensorSpec([batch_size, 16, 16, 32])
@@ -227,6 +233,45 @@ def test_gradients_at_a_wide_dense_layer_are_one_product(batch_size):
         assert found.shape == expected.shape == activations.shape
         np.testing.assert_allclose(found, expected, atol=1e-6, rtol=1e-4)
         assert np.abs(expected).max() > 1e-3
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_logical_devices("GPU")), reason="only on CPUs"
+)
+@pytest.mark.parametrize(("width", "traces"), [(64, 1), (1024, 4)])
+def test_chunks_share_a_trace_of_the_heads(width, traces):
+    """Unless what they keep, 4 x `width`, is wider than a gradient."""
+    features, rows = 2**20 // width, 3
+    weights = tf.ones([features, width]) / tf.range(1.0, width + 1.0)
+    traced = []
+
+    @tf.custom_gradient
+    def counted(outputs):
+        def grad(upstream):
+            traced.append(upstream)
+            return upstream
+
+        return outputs, grad
+
+    @tf.function
+    def compute(activations):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(activations)
+            outputs = counted(tf.matmul(activations, weights))
+            losses = tf.reduce_mean(outputs[:, :4] ** 2, axis=0)
+        per_loss = gradients.LossGradients(
+            tape, losses_lib.of(losses), places.of(activations), tf.ones([4])
+        )
+        return [per_loss.of([i])[0] for i in range(4)]
+
+    activations = tf.random.stateless_normal([rows, features], [0, 1])
+    found = compute(activations)
+    # One more looks for the product.
+    assert len(traced) == 1 + traces
+    outputs = tf.matmul(activations, weights)
+    for i, gradient in enumerate(found):
+        expected = 2 / rows * outputs[:, i : i + 1] * weights[:, i]
+        np.testing.assert_allclose(gradient, expected, atol=1e-9, rtol=1e-3)
 
 
 def test_a_product_whose_second_factor_is_no_weights():
