@@ -28,7 +28,8 @@ class Method:
         name: Its name in the table.
         recipe: Makes its recipe.
         combining: Maps (T, F) to the multiply-adds of combining T gradients of
-            F values; None for a single backward pass.
+            F values: T * T * F for a Gram matrix; None for a single backward
+            pass.
         paper: The paper's number for its speed against the baseline.
         chunk: Number of gradients that may exist at once; None for all.
     """
@@ -73,7 +74,7 @@ METHODS = (
     Method(
         "pcgrad",
         _parsed("pcgrad"),
-        lambda T, F: 2 * T * T * F + T * F,
+        lambda T, F: T * T * F + T * F,
         paper=0.20,
     ),
     Method(

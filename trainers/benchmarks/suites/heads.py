@@ -4,11 +4,15 @@ import keras
 import numpy as np
 
 import graddrop_tf as gd
-from trainers.benchmarks import arithmetic, measuring
+from trainers.benchmarks import arithmetic, measuring, methods
 from trainers.benchmarks.suites import layer
 
 LOSSES = (2, 8, 64)
-METHODS = ("baseline", "graddrop", "pcgrad", "mgda", "gradnorm")
+METHODS = {
+    method.name: method.combining
+    for method in methods.METHODS
+    if method.name in ("baseline", "graddrop", "pcgrad", "mgda", "gradnorm")
+}
 # Of what counting operations allows.
 TARGET = 0.95
 BATCH_SIZE = 32
@@ -45,17 +49,19 @@ def make_step(
     return measuring.training_step(model, x.astype(np.float32), tuple(y))
 
 
-def allowed(trunk: keras.Model, heads: list[keras.Model]) -> float:
-    """Returns the speed that counting operations allows, below 1.
+def allowed(method: str, trunk: keras.Model, heads: list[keras.Model]) -> float:
+    """Returns the speed that counting operations allows, at most 1.
 
-    The gradients at the activations come with those of the heads' variables;
-    combining them is a product with a mask or a weight for each value.
+    The gradients at the activations come with those of the heads' variables.
     """
+    combining = METHODS[method]
+    if combining is None:
+        return 1.0
     alone = arithmetic.step_multiply_adds(
         arithmetic.forward_multiply_adds(trunk),
         sum(map(arithmetic.forward_multiply_adds, heads)),
     )
-    return alone / (alone + 2 * len(heads) * trunk.output.shape[-1])
+    return alone / (alone + combining(len(heads), trunk.output.shape[-1]))
 
 
 def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
@@ -74,14 +80,17 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         times = measuring.take_turns(
             steps, rounds, progress=progress.start(rounds)
         )
-        limit = allowed(trunk, heads)
         rows.append(measuring.milliseconds_row(times, reference))
-        rows += [
-            measuring.speed_row(
-                times, case, reference, allowed=limit, target=TARGET * limit
+        for method in METHODS:
+            limit = allowed(method, trunk, heads)
+            row = measuring.speed_row(
+                times,
+                name(method),
+                reference,
+                allowed=limit,
+                target=TARGET * limit,
             )
-            for case in [*steps][1:]
-        ]
+            rows.append(row)
     return rows
 
 

@@ -20,14 +20,18 @@ def test_a_step_trains_the_trunk(method, eager):
     assert (trunk.get_weights()[0] != before).any()
 
 
-def test_combining_costs_little_by_arithmetic():
+@pytest.mark.parametrize(
+    ("method", "combining"), [("graddrop", 2 * 2), ("mgda", 2 * 2 + 2)]
+)
+def test_combining_costs_little_by_arithmetic(method, combining):
     """Three passes through convolutions of 32, 16, 8 and 8 positions a side."""
     trunk, parts = small(2)
     features = 4 * 4 * 2
     forward = 9 * (3 * 2 * 1024 + 2 * 2 * (256 + 64 + 64))
     forward += 2 * (features * 64 + 64 * 10)
-    expected = 3 * forward / (3 * forward + 2 * 2 * features)
-    assert heads.allowed(trunk, parts) == pytest.approx(expected)
+    expected = 3 * forward / (3 * forward + combining * features)
+    assert heads.allowed("baseline", trunk, parts) == 1.0
+    assert heads.allowed(method, trunk, parts) == pytest.approx(expected)
 
 
 def test_rows_for_each_number_of_losses(monkeypatch):
