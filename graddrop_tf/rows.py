@@ -19,6 +19,9 @@ from graddrop_tf.linalg import ReplicaSum, accumulation_dtype, power_of_two
 
 # Values of all gradients that are copied at once: 4 MiB in float32.
 _AT_ONCE = 2**20
+# Values of a gradient in one product: a batch of such products is faster than
+# one of long rows, which also is where short ones end up.
+_LONGEST, _SHORTEST = 2**13, 2**8
 
 
 class Rows(abc.ABC):
@@ -55,11 +58,12 @@ class _Block(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class _Stacked(_Block):
-    """Gradients copied into a matrix.
+    """Gradients copied into matrices, each of a part of their values.
 
     Attributes:
-        units: `[T, n]`, each row with a largest magnitude in [1, 2).
-        scales: `[T]` `float64`, what each row was divided by.
+        units: `[parts, T, n]`; the largest magnitude of each gradient is in
+            [1, 2).
+        scales: `[T]` `float64`, what each gradient was divided by.
         like: One of the gradients.
     """
 
@@ -69,23 +73,24 @@ class _Stacked(_Block):
 
     @classmethod
     def of(cls, gradients: Sequence[tf.Tensor]) -> _Stacked:
-        return cls.of_rows(_matrix(gradients), gradients[0])
+        return cls.of_parts(_parts(gradients), gradients[0])
 
     @classmethod
-    def of_rows(cls, rows: tf.Tensor, like: tf.Tensor) -> _Stacked:
-        rows = tf.cast(rows, accumulation_dtype(rows.dtype))
-        # Without a copy of the matrix, as `abs` would make.
-        largest = tf.maximum(
-            tf.reduce_max(rows, axis=1), -tf.reduce_min(rows, axis=1)
-        )
-        scales = power_of_two(largest)
-        units = rows / scales[:, None]
+    def of_parts(cls, parts: tf.Tensor, like: tf.Tensor) -> _Stacked:
+        """Takes values `[parts, T, n]`."""
+        parts = tf.cast(parts, accumulation_dtype(parts.dtype))
+        # Without a copy of all, as `abs` would make, and axis by axis: the
+        # reduction of two axes that are apart is slow on a CPU.
+        largest = tf.reduce_max(tf.reduce_max(parts, axis=2), axis=0)
+        smallest = tf.reduce_min(tf.reduce_min(parts, axis=2), axis=0)
+        scales = power_of_two(tf.maximum(largest, -smallest))
+        units = parts / scales[:, None]
         return cls(units, tf.cast(scales, tf.float64), like)
 
     def gram(self):
         """See base class."""
         products = tf.matmul(self.units, self.units, transpose_b=True)
-        products = tf.cast(products, tf.float64)
+        products = tf.reduce_sum(tf.cast(products, tf.float64), axis=0)
         return products * self.scales[:, None] * self.scales[None, :]
 
     def mix(self, coefficients):
@@ -95,7 +100,7 @@ class _Stacked(_Block):
         mixed = tf.cast(tf.matmul(coefficients, self.units), like.dtype)
         return [
             tf.ensure_shape(tf.reshape(row, tf.shape(like)), like.shape)
-            for row in tf.unstack(mixed)
+            for row in tf.unstack(mixed, axis=1)
         ]
 
     def weighted_sum(self, weights):
@@ -105,51 +110,61 @@ class _Stacked(_Block):
 
 @dataclasses.dataclass(frozen=True)
 class _Large(_Block):
-    """Gradients that take longer to copy than to multiply.
+    """Gradients that are not to be copied all at once.
 
     Attributes:
         gradients: T tensors of a static shape.
+        length: The length of a part.
     """
 
     gradients: Sequence[tf.Tensor]
+    length: int
 
     def gram(self):
-        """See base class; copies a piece of every gradient at a time."""
+        """See base class; copies some parts of every gradient at a time."""
         count = len(self.gradients)
-        size = self.gradients[0].shape.num_elements()
-        length = max(1, _AT_ONCE // count)
-        whole = size // length
+        num_parts = self.gradients[0].shape.num_elements() // self.length
+        at_once = max(1, _AT_ONCE // (count * self.length))
+        turns = num_parts // at_once
 
-        def gram_of(start, length):
-            rows = self._piece(start, length)
-            return _Stacked.of_rows(rows, self.gradients[0]).gram()
+        def gram_of(start, number):
+            parts = self._some(start, number, num_parts)
+            return _Stacked.of_parts(parts, self.gradients[0]).gram()
 
         _, gram = tf.while_loop(
-            lambda piece, _: piece < whole,
-            lambda piece, gram: (
-                piece + 1,
-                gram + gram_of(piece * length, length),
+            lambda turn, _: turn < turns,
+            lambda turn, gram: (
+                turn + 1,
+                gram + gram_of(turn * at_once, at_once),
             ),
             (0, tf.zeros([count, count], tf.float64)),
             parallel_iterations=1,
         )
-        if size % length:
-            gram += gram_of(whole * length, size % length)
+        if num_parts % at_once:
+            gram += gram_of(turns * at_once, num_parts % at_once)
         return gram
 
-    def _piece(self, start, length: int) -> tf.Tensor:
-        """Copies some values of every gradient, `[T, length]`."""
-        count = len(self.gradients)
+    def _some(self, start, number: int, num_parts: int) -> tf.Tensor:
+        """Copies some parts of every gradient, `[number, T, length]`."""
+        shape = [num_parts, self.length]
         stack = linalg.restack(self.gradients)
-        if stack is not None:
-            rows = tf.reshape(stack, [count, -1])
-            return tf.slice(rows, [0, start], [count, length])
-        return tf.stack(
-            [
-                tf.slice(tf.reshape(g, [-1]), [start], [length])
-                for g in self.gradients
-            ]
+        if stack is None:
+            return tf.stack(
+                [
+                    tf.slice(
+                        tf.reshape(g, shape), [start, 0], [number, self.length]
+                    )
+                    for g in self.gradients
+                ],
+                axis=1,
+            )
+        count = len(self.gradients)
+        parts = tf.slice(
+            tf.reshape(stack, [count, *shape]),
+            [0, start, 0],
+            [count, number, self.length],
         )
+        return tf.transpose(parts, [1, 0, 2])
 
     def mix(self, coefficients):
         """See base class."""
@@ -187,11 +202,35 @@ class _Products(_Block):
         return tf.ensure_shape(tf.reshape(total, tf.shape(like)), like.shape)
 
 
-def _matrix(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns gradients as a matrix `[T, n]`."""
+def _length(shape: tf.TensorShape, count: int) -> int | None:
+    """Returns the length of the parts of `count` gradients of a shape.
+
+    None if they would be too short, or their size is not known.
+    """
+    lengths, length = [], 1
+    for size in reversed(shape):
+        if size is None:
+            break
+        length *= size
+        part = length
+        while part > _LONGEST and part % 2 == 0:
+            part //= 2
+        lengths.append(part)
+    lengths = [part for part in lengths if part >= max(count, _SHORTEST)]
+    short = [part for part in lengths if part <= _LONGEST]
+    return max(short) if short else min(lengths, default=None)
+
+
+def _parts(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns gradients as matrices `[parts, T, n]`."""
+    count = len(gradients)
+    length = _length(gradients[0].shape, count)
+    if length is not None:
+        rows = [tf.reshape(g, [-1, length]) for g in gradients]
+        return tf.stack(rows, axis=1)
     stack = linalg.restack(gradients)
     stack = tf.stack(gradients) if stack is None else stack
-    return tf.reshape(stack, [len(gradients), -1])
+    return tf.reshape(stack, [1, count, -1])
 
 
 def _block(gradients: Sequence[tf.Tensor]) -> _Block:
@@ -201,8 +240,9 @@ def _block(gradients: Sequence[tf.Tensor]) -> _Block:
     if is_large(shape) and (found := products.find(gradients)):
         return _Products(gradients, found)
     size = shape.num_elements()
-    if size is not None and len(gradients) * size > 4 * _AT_ONCE:
-        return _Large(gradients)
+    length = _length(shape, len(gradients))
+    if size and length and len(gradients) * size > 4 * _AT_ONCE:
+        return _Large(gradients, length)
     return _Stacked.of(gradients)
 
 

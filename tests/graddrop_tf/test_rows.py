@@ -9,8 +9,10 @@ from graddrop_tf import linalg, products
 from graddrop_tf.rows import SharedRows
 
 SMALL = (2, 3, 5)
-# Two pieces of five gradients, and a rest.
-LARGE = (2, 2**19 + 17)
+# In eight parts of 4,992 values.
+PARTS = (13, 2**10, 3)
+# In 256 parts of 6,740 values; 31 of five gradients at once, and a rest.
+LARGE = (337, 20, 2**8)
 WEIGHTS = np.array([0.5, -2.0, 3.0, 0.0, 1.0])
 
 
@@ -39,7 +41,9 @@ def check_gram(gram, gradients, tolerance=1e-6):
     )
 
 
-@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "shape", [SMALL, PARTS, LARGE], ids=["small", "parts", "large"]
+)
 @pytest.mark.parametrize(
     "magnitudes",
     [(1.0,) * 5, (1e30, 1e-30, 1.0, 1e10, 1e-20)],
@@ -111,12 +115,12 @@ def test_restack(pick, is_stack, axis):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_shows(value):
     gradients = random_gradients(LARGE)
-    gradients[1][1, -1] = value
+    gradients[1][1, 1, -1] = value
     rows = SharedRows.of([tf.constant(g) for g in gradients])
     gram = rows.gram().numpy()
     assert not np.isfinite(gram[1]).any()
     assert np.isfinite(np.delete(np.delete(gram, 1, 0), 1, 1)).all()
-    assert not np.isfinite(rows.weighted_sum(tf.constant(WEIGHTS))[1, -1])
+    assert not np.isfinite(rows.weighted_sum(tf.constant(WEIGHTS))[1, 1, -1])
 
 
 MAP = (2, 128, 128, 64)
