@@ -39,10 +39,10 @@ _FLOORS = {
     "data": [
         {"files", "streams", "turns"},
         {"digits", "prepared", "records"},
-        {"attribute_sets", "drawn_faces", "lidar", "mixed_batches"},
+        {"attribute_sets", "drawn_faces", "lidar", "mixed_batches", "photos"},
     ],
     "trainers": [
-        {"drawing", "errors", "models", "text_table"},
+        {"drawing", "errors", "models", "quiet", "text_table"},
         {"config", "files"},
         {"detection", "training"},
         {"benchmarks", "runs"},

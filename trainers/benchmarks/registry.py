@@ -2,16 +2,13 @@
 
 import dataclasses
 import importlib.metadata
-import logging
 import os
 import pathlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import tensorflow_datasets as tfds
-
-from trainers import errors, files
+from trainers import errors, files, quiet
 from trainers.benchmarks import measuring, table
 from trainers.benchmarks.suites import (
     combiners,
@@ -95,7 +92,7 @@ def execute(
     """
     if path is not None:
         _check_writable(path)
-    silence_libraries()
+    quiet.silence_libraries()
     rows = {}
     for name in names:
         suite = SUITES[name]
@@ -105,13 +102,6 @@ def execute(
             files.write_json(path, _record(rows, pairs))
         title = f"{name}: {suite.title}"
         show(table.lay_out({title: rows[name]}) + "\n")
-
-
-def silence_libraries() -> None:
-    """Keeps TensorFlow's warnings and progress bars out of the output."""
-    for name in ("tensorflow", "absl"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
 
 
 def _check_writable(path: pathlib.Path) -> None:

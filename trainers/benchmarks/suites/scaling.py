@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 import graddrop_tf as gd
+from trainers import quiet
 from trainers.benchmarks import measuring, methods, peaks
 from trainers.models import attribute_network
 from trainers.training import devices
@@ -51,6 +52,7 @@ class Case(NamedTuple):
 
 
 def _start(num_devices: int) -> None:
+    quiet.silence_libraries()
     tf.config.set_visible_devices([], "GPU")
     devices.split_cpu(num_devices)
 

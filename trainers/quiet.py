@@ -1,0 +1,12 @@
+"""Keeps other libraries' notes out of the output."""
+
+import logging
+
+import tensorflow_datasets as tfds
+
+
+def silence_libraries() -> None:
+    """Hides TensorFlow's warnings and the progress bars of TFDS."""
+    for name in ("tensorflow", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
