@@ -5,13 +5,18 @@ classes:
 
 | feature | attributes |
 | --- | --- |
-| a dictionary of booleans (`attributes` of `celeb_a`) | one for each key |
-| a boolean | one |
+| a boolean; an integer, of which 1 is yes, 0 and -1 are no | one |
+| a vector of these | one for each value, named by its index |
 | a label of two classes | one, named after the second |
 | a label of more classes | one for each class, of which one is true |
+| a dictionary of these (`attributes` of `celeb_a`) | those of each key |
+
+A label of two classes in a dictionary is named after its key. A label is
+missing where it is -1, as everywhere in TFDS.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +28,10 @@ from data import prepared, streams
 
 _IMAGE = "image"
 _SHUFFLE_BUFFER = 16_384
+_CHECKED = 1_000
+_SHOWN = 5
+# The label of an attribute that is not known.
+MISSING = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +109,30 @@ class AttributeSet:
                 f"out of images of {self._size[0]} x {self._size[1]}."
             )
 
+    def check_labels(self, split: str) -> None:
+        """Checks the first integers of a split for other values.
+
+        Raises:
+            prepared.DataError: If there are other values than two for yes and
+                no.
+        """
+        skip = {_IMAGE: tfds.decode.SkipDecoding()}
+        records = self._set.records(split).take(_CHECKED)
+        found = records.map(lambda record: self._set.parse(record, skip))
+        values = {}
+        for features in found.as_numpy_iterator():
+            for label in self._labels:
+                _collect_integers(
+                    self._set.features[label], features[label], label, values
+                )
+        for label, of_label in values.items():
+            if not (of_label <= {0, 1} or of_label <= {-1, 1}):
+                raise prepared.DataError(
+                    f"{self._set.name}: the feature {label!r} holds no "
+                    f"attributes, got {sorted(of_label)[:_SHOWN]} ...; "
+                    "expected 0 and 1, or -1 and 1."
+                )
+
     def training_batches(
         self, split: str, shape: Shape, reading: streams.Reading
     ) -> tf.data.Dataset:
@@ -112,7 +145,8 @@ class AttributeSet:
 
         Returns:
             Batches of images `[batch, height, width, channels]`, float32 in
-            [0, 1], and attributes `[batch, T]`, float32, 0 or 1.
+            [0, 1], and attributes `[batch, T]`, float32: 0, 1, or -1 where
+            the label is missing.
         """
         records = self._set.endless_records(split, reading, _SHUFFLE_BUFFER)
         return self._batches(records, shape, reading.share, drop_remainder=True)
@@ -129,7 +163,10 @@ class AttributeSet:
         )
 
     def labels(self, split: str) -> np.ndarray:
-        """Returns the attributes of a split, `[n, T]`, float32, 0 or 1."""
+        """Returns the attributes of a split, `[n, T]`, float32.
+
+        They are 0, 1, or -1 where the label is missing.
+        """
         skip = {_IMAGE: tfds.decode.SkipDecoding()}
         labels = self._set.records(split).map(
             lambda record: self._attributes(self._set.parse(record, skip)),
@@ -167,37 +204,72 @@ class AttributeSet:
         return image, self._attributes(features)
 
     def _attributes(self, features: Mapping[str, Any]) -> tf.Tensor:
-        parts = []
-        for label in self._labels:
-            feature = self._set.features[label]
-            value = features[label]
-            if isinstance(feature, tfds.features.FeaturesDict):
-                value = tf.stack([value[key] for key in sorted(feature)])
-            elif isinstance(feature, tfds.features.ClassLabel):
-                value = tf.one_hot(value, feature.num_classes)
-                if feature.num_classes == 2:
-                    value = value[1:]
-            else:
-                value = value[None]
-            parts.append(tf.cast(value, tf.float32))
-        return tf.concat(parts, axis=0)
+        parts = [
+            value
+            for label in self._labels
+            for value in _values(self._set.features[label], features[label])
+        ]
+        return tf.concat([tf.cast(part, tf.float32) for part in parts], axis=0)
+
+
+def _values(feature: Any, value: Any) -> list[tf.Tensor]:
+    """Returns the attributes that a feature holds, as vectors."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        parts = [_values(feature[key], value[key]) for key in sorted(feature)]
+        return [vector for part in parts for vector in part]
+    if isinstance(feature, tfds.features.ClassLabel):
+        if feature.num_classes == 2:
+            return [value[None]]
+        classes = tf.range(feature.num_classes, dtype=value.dtype)
+        is_class = tf.cast(tf.equal(classes, value), tf.int32)
+        return [tf.where(value < 0, MISSING, is_class)]
+    if value.dtype == tf.bool:
+        return [tf.reshape(value, [-1])]
+    return [tf.reshape(value > 0, [-1])]
+
+
+def _collect_integers(
+    feature: Any, value: Any, label: str, values: dict[str, set[int]]
+) -> None:
+    """Adds the integers of a feature that is no class label to `values`."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        for key, part in feature.items():
+            _collect_integers(part, value[key], key, values)
+    elif not isinstance(feature, tfds.features.ClassLabel):
+        values.setdefault(label, set()).update(
+            int(number) for number in np.ravel(value)
+        )
 
 
 def _names_of(name: str, label: str, feature: Any) -> list[str]:
     """Names the attributes that a feature holds."""
     if isinstance(feature, tfds.features.FeaturesDict):
-        if all(part.np_dtype == np.bool_ for part in feature.values()):
-            return sorted(feature)
-    elif isinstance(feature, tfds.features.ClassLabel):
+        names = []
+        for key in sorted(feature):
+            part = feature[key]
+            found = _names_of(name, key, part)
+            names += [key] if len(found) == 1 else found
+        return names
+    if isinstance(feature, tfds.features.ClassLabel):
         if feature.num_classes and feature.num_classes > 1:
             classes = [f"{label}_{text}" for text in feature.names]
             return classes[1:] if len(classes) == 2 else classes
-    elif feature.shape == () and feature.np_dtype == np.bool_:
-        return [label]
+    elif isinstance(feature, tfds.features.Tensor) and _may_hold_yes_or_no(
+        feature
+    ):
+        if feature.shape == ():
+            return [label]
+        return [f"{label}_{i}" for i in range(math.prod(feature.shape))]
     raise prepared.DataError(
         f"{name}: the feature {label!r} holds no attributes, got {feature}; "
-        "expected booleans or a class label."
+        "expected booleans, integers of 0 and 1 or of -1 and 1, or a class "
+        "label."
     )
+
+
+def _may_hold_yes_or_no(feature: Any) -> bool:
+    dtype = np.dtype(feature.np_dtype)
+    return None not in feature.shape and dtype.kind in "biu"
 
 
 def _describe(features: Mapping[str, Any]) -> str:

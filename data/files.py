@@ -1,8 +1,10 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import shutil
 import uuid
 from collections.abc import Iterator
 
@@ -44,3 +46,33 @@ def replacing(
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def link(source: pathlib.Path, target: os.PathLike) -> None:
+    """Makes a file appear at a second path too."""
+    try:
+        os.link(source, target)
+    except OSError:
+        # Some file systems have no links.
+        shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def alone_in(directory: pathlib.Path) -> Iterator[None]:
+    """Locks a folder against other processes, until this one ends.
+
+    Args:
+        directory: The folder; it is made if missing.
+
+    Raises:
+        OSError: If another process holds the lock.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"{directory}: another process is preparing it; wait for it."
+            ) from error
+        yield

@@ -152,7 +152,7 @@ class PreparedSet:
             except tf.errors.OpError as error:
                 raise DataError(
                     f"{part.filename}: record {count} cannot be read "
-                    f"({_first_line(error)}); prepare {self.name} again."
+                    f"({first_line(error)}); prepare {self.name} again."
                 ) from None
             if count != part.examples_in_shard:
                 raise DataError(
@@ -223,7 +223,7 @@ def open_set(
         except Exception as error:
             raise DataError(
                 f"{newest} holds no data set that can be read "
-                f"({_first_line(error)}); prepare {name} again."
+                f"({first_line(error)}); prepare {name} again."
             ) from None
     if prepared_by is not None:
         raise DataError(
@@ -263,13 +263,13 @@ def write(
             builder.download_and_prepare(download_dir=nowhere)
     except (OSError, tf.errors.OpError) as error:
         raise DataError(
-            f"{directory} cannot be written ({_first_line(error)}); give "
+            f"{directory} cannot be written ({first_line(error)}); give "
             "another data directory."
         ) from None
     except json_format.ParseError as error:
         raise DataError(
             f"{directory} holds no data set that can be read "
-            f"({_first_line(error)}); give another data directory, or remove "
+            f"({first_line(error)}); give another data directory, or remove "
             "this folder."
         ) from None
     return builder
@@ -283,7 +283,7 @@ def _prepare(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
         # Every host fails in its own way.
         raise DataError(
             f"{name} is not prepared in {root} and could not be downloaded "
-            f"({type(error).__name__}: {_first_line(error)}); give the data "
+            f"({type(error).__name__}: {first_line(error)}); give the data "
             "directory of a prepared copy, or prepare it where there is a "
             "network with `tfds build`."
         ) from None
@@ -294,6 +294,7 @@ def _version(path: pathlib.Path) -> tuple[int, ...]:
     return tuple(map(int, path.name.split(".")))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message."""
     text = getattr(error, "message", None) or str(error)
     return text.strip().partition("\n")[0]

@@ -26,7 +26,8 @@ thresholds. The paper's column looks like half of that; ours is not halved.
 Any prepared data set of images and attributes can be used, see
 `data/attribute_sets.py`: `--config=cmu_faces` reads small photographs, and
 `--config=drawn_faces` what `launch.draw_faces` makes, with CelebA's own schema
-and of any size.
+and of any size. `--config=photos --config.dataset=NAME` is a start for one's
+own images, as `launch.prepare_images` prepares them.
 """
 
 import dataclasses
@@ -161,6 +162,11 @@ class Celeba(fit_experiment.FitExperiment):
             "steps_per_epoch": 250, "learning_rate": 3e-3,
             "decay_steps": 100, "decay_rate": 0.8,
         },
+        "photos": {
+            "height": 64, "width": 64, "channels": 16, "batch_size": 16,
+            "steps": 2_000, "steps_per_epoch": 100, "decay_steps": 200,
+            "decay_rate": 0.7, "learning_rate_factors": "",
+        },
         "cmu_faces": {
             "dataset": "cmu_faces", "labels": "pose,expression,eyes",
             "height": 60, "width": 64, "channels": 8, "steps": 600,
@@ -209,6 +215,7 @@ class Celeba(fit_experiment.FitExperiment):
         data.check_shape(run.config.shape)
         for split in self._splits(run):
             data.num_examples(split)
+            data.check_labels(split)
 
     def build(self, run: experiment.Run) -> keras.Model:
         """See the base class."""
@@ -293,7 +300,8 @@ class Celeba(fit_experiment.FitExperiment):
         for metric in _metrics(len(data.names)):
             metric.update_state(labels, logits)
             values.append(metric.per_attribute().numpy())
-        rates = labels.mean(axis=0)
+        known = labels >= 0
+        rates = (labels * known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         rows = zip(data.names, rates, *values, strict=True)
         if run.worker.is_chief:
             files.write_text(

@@ -22,8 +22,8 @@ class ErrorRate(keras.metrics.Metric):
         name: Name of the metric.
 
     Input:
-        Labels `[batch, T]`, 0 or 1; logits `[batch, T]`; weights None,
-        `[batch]` or `[batch, T]`.
+        Labels `[batch, T]`: 0, 1, or less than 0 for one that does not count;
+        logits `[batch, T]`; weights None, `[batch]` or `[batch, T]`.
     """
 
     def __init__(self, num_attributes: int, name: str = "error_rate"):
@@ -36,7 +36,7 @@ class ErrorRate(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch."""
         wrong = tf.not_equal(y_true > 0.5, y_pred > 0)
-        weight = _weight(sample_weight, wrong)
+        weight = _weight(sample_weight, y_true)
         self._wrong.assign_add(
             tf.reduce_sum(weight * tf.cast(wrong, weight.dtype), axis=0)
         )
@@ -87,7 +87,7 @@ class MaxF1(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Counts a batch."""
         positive = y_true > 0.5
-        weight = _weight(sample_weight, positive)
+        weight = _weight(sample_weight, y_true)
         num_classes, num_buckets, num_attributes = self._shape
         logits = tf.cast(y_pred, tf.float32)
         bucket = tf.searchsorted(
@@ -124,12 +124,13 @@ class MaxF1(keras.metrics.Metric):
 
 
 def _weight(
-    sample_weight: tf.Tensor | Sequence[float] | None, like: tf.Tensor
+    sample_weight: tf.Tensor | Sequence[float] | None, labels: tf.Tensor
 ) -> tf.Tensor:
-    """Broadcasts the weights to `[batch, T]`."""
+    """Broadcasts the weights to `[batch, T]`; 0 for a missing label."""
+    known = tf.cast(labels >= 0, tf.float32)
     if sample_weight is None:
-        return tf.ones_like(like, tf.float32)
+        return known
     weight = tf.cast(sample_weight, tf.float32)
     if weight.shape.rank == 1:
         weight = weight[:, None]
-    return tf.broadcast_to(weight, tf.shape(like))
+    return weight * known

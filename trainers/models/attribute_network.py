@@ -73,5 +73,13 @@ def make_network(
 
 @keras.saving.register_keras_serializable("celeba")
 def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Computes the sigmoid cross-entropy of each attribute, `[batch, T]`."""
-    return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+    """Computes the sigmoid cross-entropy of each attribute, `[batch, T]`.
+
+    Args:
+        labels: `[batch, T]`: 0, 1, or less than 0 where a label is missing,
+            whose cross-entropy is 0.
+        logits: `[batch, T]`.
+    """
+    known = tf.cast(labels >= 0, logits.dtype)
+    labels = tf.cast(labels, logits.dtype) * known
+    return known * tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)

@@ -5,15 +5,14 @@ its own in a folder beside, which survives an interruption. When all are there,
 they move into the data set as they are.
 """
 
-import contextlib
-import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
+from data import files
 from data.lidar import examples
 from data.lidar.waymo import preparation
 from data.lidar.waymo import segments as segments_lib
@@ -88,9 +87,10 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
             **kwargs: See `tfds.core.DatasetBuilder.download_and_prepare`.
 
         Raises:
-            LidarDataError: If segments cannot be read, if the data set is
-                there with other segments, or if another process prepares it.
-            OSError: If something cannot be written.
+            LidarDataError: If segments cannot be read, or if the data set is
+                there with other segments.
+            OSError: If something cannot be written, or if another process
+                prepares it.
         """
         names = {
             split: [segment.name for segment in found]
@@ -108,7 +108,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
             raise examples.LidarDataError(
                 f"{self.data_dir}: got no segments to prepare, expected some."
             )
-        with _alone_in(self._unfinished):
+        with files.alone_in(self._unfinished):
             for left in self._unfinished.parent.glob(
                 f"{_INCOMPLETE}*_{self.version}"
             ):
@@ -184,7 +184,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
             )
         template = self._get_filename_template(split_name=split)
         for index, task in enumerate(tasks):
-            _link(
+            files.link(
                 task.shard,
                 template.sharded_filepath(
                     shard_index=index, num_shards=len(tasks)
@@ -196,25 +196,3 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
             num_bytes=sum(task.shard.stat().st_size for task in tasks),
             filename_template=template,
         )
-
-
-def _link(source: pathlib.Path, target: os.PathLike) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        # Some file systems have no links.
-        shutil.copyfile(source, target)
-
-
-@contextlib.contextmanager
-def _alone_in(directory: pathlib.Path) -> Iterator[None]:
-    """Locks a folder against other processes, until this one ends."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise examples.LidarDataError(
-                f"{directory}: another process is preparing it; wait for it."
-            ) from error
-        yield

@@ -1,0 +1,1 @@
+"""A folder of photos and their labels as a prepared data set."""
