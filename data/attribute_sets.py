@@ -116,21 +116,36 @@ class AttributeSet:
             prepared.DataError: If there are other values than two for yes and
                 no.
         """
+        integers = [
+            path
+            for label in self._labels
+            for path in _integers(self._set.features[label], (label,))
+        ]
+        if not integers:
+            return
         skip = {_IMAGE: tfds.decode.SkipDecoding()}
-        records = self._set.records(split).take(_CHECKED)
-        found = records.map(lambda record: self._set.parse(record, skip))
-        values = {}
-        for features in found.as_numpy_iterator():
-            for label in self._labels:
-                _collect_integers(
-                    self._set.features[label], features[label], label, values
-                )
-        for label, of_label in values.items():
-            if not (of_label <= {0, 1} or of_label <= {-1, 1}):
+        examples = (
+            self._set.records(split)
+            .take(_CHECKED)
+            .map(lambda record: self._set.parse(record, skip))
+        )
+        found = {path: set() for path in integers}
+        try:
+            for features in examples.as_numpy_iterator():
+                for (label, *keys), values in found.items():
+                    value = features[label]
+                    for key in keys:
+                        value = value[key]
+                    values.update(np.ravel(value).tolist())
+        except tf.errors.OpError:
+            self.check(split)
+            raise
+        for path, values in found.items():
+            if not (values <= {0, 1} or values <= {-1, 1}):
                 raise prepared.DataError(
-                    f"{self._set.name}: the feature {label!r} holds no "
-                    f"attributes, got {sorted(of_label)[:_SHOWN]} ...; "
-                    "expected 0 and 1, or -1 and 1."
+                    f"{self._set.name}: the feature {'/'.join(path)!r} holds "
+                    f"no attributes, got {sorted(values)[:_SHOWN]}; expected "
+                    "0 and 1, or -1 and 1."
                 )
 
     def training_batches(
@@ -228,17 +243,17 @@ def _values(feature: Any, value: Any) -> list[tf.Tensor]:
     return [tf.reshape(value > 0, [-1])]
 
 
-def _collect_integers(
-    feature: Any, value: Any, label: str, values: dict[str, set[int]]
-) -> None:
-    """Adds the integers of a feature that is no class label to `values`."""
+def _integers(feature: Any, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Returns the paths of the integers in a feature, but for class labels."""
     if isinstance(feature, tfds.features.FeaturesDict):
-        for key, part in feature.items():
-            _collect_integers(part, value[key], key, values)
-    elif not isinstance(feature, tfds.features.ClassLabel):
-        values.setdefault(label, set()).update(
-            int(number) for number in np.ravel(value)
-        )
+        return [
+            found
+            for key, part in sorted(feature.items())
+            for found in _integers(part, (*path, key))
+        ]
+    if isinstance(feature, tfds.features.ClassLabel):
+        return []
+    return [path] if np.dtype(feature.np_dtype).kind in "iu" else []
 
 
 def _names_of(name: str, label: str, feature: Any) -> list[str]:
