@@ -42,8 +42,17 @@ def minimize_on_simplex(
     regular = matrix + num_rows * rounding * tf.eye(num_rows, dtype=tf.float64)
     ones = tf.ones_like(prices)
     start = (0, ones / tf.reduce_sum(prices), ones, tf.zeros([], tf.float64))
+    # On a GPU a condition on values would wait for the device each time.
+    stops_early = not tf.config.list_logical_devices("GPU")
+
+    def goes_on(position, x, z, _):
+        if not stops_early:
+            return position < _NUM_ITERATIONS
+        mu = tf.reduce_mean(x * z)
+        return (position < _NUM_ITERATIONS) & (mu > _CONVERGED)
+
     return tf.while_loop(
-        lambda position, *_: position < _NUM_ITERATIONS,
+        goes_on,
         lambda position, *point: (
             position + 1,
             *_iterate(matrix, regular, prices, *point),
