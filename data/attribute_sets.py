@@ -110,12 +110,13 @@ class AttributeSet:
             )
 
     def check_labels(self, split: str) -> None:
-        """Checks the first integers of a split for other values.
+        """Checks that a split is there, and the first of its integers.
 
         Raises:
-            prepared.DataError: If there are other values than two for yes and
-                no.
+            prepared.DataError: If it is not, or if there are other integers
+                than two for yes and no.
         """
+        self.num_examples(split)
         integers = [
             path
             for label in self._labels

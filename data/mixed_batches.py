@@ -20,7 +20,7 @@ from data import prepared, streams
 SOURCE = "source"
 TARGET = "target"
 
-_SCALE = 256.0
+SCALE = 1.0 / 256.0
 _SOURCE_TRAINING_SPLIT = "train"
 _SOURCE_EVALUATION_SPLITS = ("validation", "test")
 SHUFFLED_BYTES = 2**28
@@ -47,6 +47,11 @@ class ImageSet:
     def num_classes(self) -> int:
         """The number of labels."""
         return self.prepared.features["label"].num_classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the labels, in their order."""
+        return list(self.prepared.features["label"].names)
 
     def check(self) -> None:
         """Reads everything; see `prepared.PreparedSet.check`."""
@@ -97,7 +102,7 @@ class ImageSet:
         )
         return examples.batch(batch_size, drop_remainder=drop_remainder).map(
             lambda images, labels: (
-                tf.cast(images, tf.float32) / _SCALE,
+                tf.cast(images, tf.float32) * SCALE,
                 labels,
             )
         )

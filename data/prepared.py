@@ -186,24 +186,51 @@ class PreparedSet:
 def open_set(
     name: str, data_dir: str | None = None, prepared_by: str | None = None
 ) -> PreparedSet:
-    """Opens a data set, downloading and preparing it if necessary.
+    """Opens a data set; it downloads nothing.
 
     Args:
         name: As TensorFlow Datasets has it: `celeb_a`, or with a config
             `imagenet_resized/32x32`.
         data_dir: Where prepared data sets lie; `~/tensorflow_datasets` by
             default.
-        prepared_by: The command that prepares it, where that cannot be had
-            by a download.
+        prepared_by: The command that prepares it, for the message.
 
     Returns:
         The data set; of several versions the newest.
 
     Raises:
-        DataError: If it is neither there nor to be had.
+        DataError: If it is not there, or cannot be read.
     """
-    root = pathlib.Path(data_dir or _DEFAULT_DIRECTORY).expanduser()
-    directory = root / name
+    root = root_of(data_dir)
+    newest = newest_version(root / name)
+    if newest is None:
+        advice = f"prepare it with {prepared_by or 'launch.prepare_images'}"
+        if prepared_by is None and is_downloadable(name):
+            advice = "let it be downloaded, by --download"
+        raise DataError(
+            f"{name} is not prepared in {root}; give the data directory of a "
+            f"prepared copy, or {advice}."
+        )
+    try:
+        return PreparedSet(name, tfds.builder_from_directory(newest))
+    except Exception as error:
+        raise DataError(
+            f"{newest} holds no data set that can be read "
+            f"({first_line(error)}); prepare {name} again."
+        ) from None
+
+
+def root_of(data_dir: str | None) -> pathlib.Path:
+    """Returns the folder of the prepared data sets."""
+    return pathlib.Path(data_dir or _DEFAULT_DIRECTORY).expanduser()
+
+
+def newest_version(directory: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder of the newest version of a data set, if any.
+
+    Raises:
+        DataError: If the folder cannot be read.
+    """
     try:
         versions = [
             path
@@ -216,21 +243,13 @@ def open_set(
             f"{directory} cannot be read ({error.strerror}); give another "
             "data directory, or the right to read this one."
         ) from None
-    if versions:
-        newest = max(versions, key=_version)
-        try:
-            return PreparedSet(name, tfds.builder_from_directory(newest))
-        except Exception as error:
-            raise DataError(
-                f"{newest} holds no data set that can be read "
-                f"({first_line(error)}); prepare {name} again."
-            ) from None
-    if prepared_by is not None:
-        raise DataError(
-            f"{name} is not prepared in {root}; give the data directory of a "
-            f"prepared copy, or prepare it with {prepared_by}."
-        )
-    return PreparedSet(name, _prepare(name, root))
+    return max(versions, key=_version, default=None)
+
+
+def is_downloadable(name: str) -> bool:
+    """Returns whether TensorFlow Datasets knows a data set."""
+    known = tfds.list_builders(with_community_datasets=False)
+    return name.partition("/")[0] in known
 
 
 def write(
@@ -271,21 +290,6 @@ def write(
             f"{directory} holds no data set that can be read "
             f"({first_line(error)}); give another data directory, or remove "
             "this folder."
-        ) from None
-    return builder
-
-
-def _prepare(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
-    try:
-        builder = tfds.builder(name, data_dir=root)
-        builder.download_and_prepare()
-    except Exception as error:
-        # Every host fails in its own way.
-        raise DataError(
-            f"{name} is not prepared in {root} and could not be downloaded "
-            f"({type(error).__name__}: {first_line(error)}); give the data "
-            "directory of a prepared copy, or prepare it where there is a "
-            "network with `tfds build`."
         ) from None
     return builder
 

@@ -57,11 +57,13 @@ def inference_model(model: keras.Model) -> keras.Model:
             f"{type(layer).__name__}, which holds one."
         )
 
+    # Keras compiles a clone by the config of the model, which losses and
+    # metrics of the user's own may not have.
+    uncompiled = keras.Model(model.input, model.output)
     # Its own inputs: sparse, ragged or optional as they are.
     clone = keras.models.clone_model(
-        model, model.input, clone_function=share, call_function=call
+        uncompiled, model.input, clone_function=share, call_function=call
     )
-    # The clone is compiled with the losses of the model.
     plain = keras.Model(clone.input, clone.output, name=model.name)
     plain.output_names = list(model.output_names)
     return plain

@@ -45,6 +45,8 @@ def main(texts: dict[str, str]) -> int:
             "logical CPUs, expected one device, because bits repeat only "
             "there; leave out --strategy and --logical_cpus."
         )
+    run = run_flags.make_run(FLAGS, texts, FLAGS.method)
+    run_flags.download(FLAGS, run.experiment, [run.config])
     flags_of_run = [
         f"--experiment={FLAGS.experiment}",
         f"--method={FLAGS.method}",

@@ -34,6 +34,7 @@ def main(texts: dict[str, str]) -> int:
     """Runs the command."""
     devices.split_cpu(FLAGS.logical_cpus)
     run = run_flags.make_run(FLAGS, texts)
+    run_flags.download(FLAGS, run.experiment, [run.config])
     num_failed = comparison.Comparison(
         experiment=run.experiment,
         recipes=[

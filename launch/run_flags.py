@@ -2,9 +2,11 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from absl import flags
 
+from data import downloads
 from trainers import config, errors
 from trainers.experiments import registry
 from trainers.runs import execution, experiment
@@ -31,6 +33,12 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "data_dir", None,
         "The folder of the prepared data sets, for experiments that read them.",
+        flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_boolean(
+        "download", False,
+        "Download the data sets that are not there, if TensorFlow Datasets "
+        "knows them.",
         flag_values=values,
     )  # fmt: skip
     flags.DEFINE_string(
@@ -140,3 +148,36 @@ def make_run(
         data_dir=values["data_dir"].value,
         devices=read_devices(values),
     )
+
+
+def download(
+    values: flags.FlagValues,
+    chosen: experiment.Experiment,
+    configs: Sequence[config.Config],
+) -> None:
+    """Downloads what is not there of the data sets of runs, if asked to.
+
+    Args:
+        values: The flags.
+        chosen: The experiment.
+        configs: The values of the runs.
+
+    Raises:
+        UserError: If there is nothing to download, or several workers would.
+        prepared.DataError: If a data set cannot be downloaded.
+    """
+    if not values["download"].value:
+        return
+    names = {name: None for c in configs for name in chosen.data_sets(c)}
+    if not names:
+        raise errors.UserError(
+            f"--download: {chosen.name} reads no data set that can be "
+            "downloaded; leave it out."
+        )
+    if read_devices(values).worker.count > 1:
+        raise errors.UserError(
+            "--download: several workers share the data; download them by one "
+            "process before."
+        )
+    for name in names:
+        downloads.download(name, values["data_dir"].value)

@@ -36,6 +36,7 @@ def main(texts: dict[str, str]) -> int:
     command.speak_as(devices.worker)
     devices.start()
     run = run_flags.make_run(FLAGS, texts, FLAGS.method)
+    run_flags.download(FLAGS, run.experiment, [run.config])
     known = directory.read(run.directory, run)
     record = execution.execute(run, Progress(bar=True))
     ended = known is not None and known.results is not None

@@ -56,10 +56,13 @@ def main(texts: dict[str, str]) -> int:
     """Runs the command."""
     devices.split_cpu(FLAGS.logical_cpus)
     run = run_flags.make_run(FLAGS, {})
+    searched = space.make(
+        run.experiment, FLAGS.method, run_flags.config_texts(FLAGS, texts)
+    )
+    corners = [sample.config for sample in searched.corners()]
+    run_flags.download(FLAGS, run.experiment, corners)
     search = tuning.Search(
-        space=space.make(
-            run.experiment, FLAGS.method, run_flags.config_texts(FLAGS, texts)
-        ),
+        space=searched,
         run=run,
         tuner=FLAGS.tuner,
         num_trials=FLAGS.num_trials,

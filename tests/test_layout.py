@@ -39,7 +39,14 @@ _FLOORS = {
     "data": [
         {"files", "streams", "turns"},
         {"digits", "prepared", "records"},
-        {"attribute_sets", "drawn_faces", "lidar", "mixed_batches", "photos"},
+        {
+            "attribute_sets",
+            "downloads",
+            "drawn_faces",
+            "lidar",
+            "mixed_batches",
+            "photos",
+        },
     ],
     "trainers": [
         {"drawing", "errors", "models", "quiet", "text_table"},

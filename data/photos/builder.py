@@ -25,7 +25,7 @@ from data.photos import pixels, table
 
 _VERSION = "1.0.0"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_PER_SHARD = 256
+PER_SHARD = 256
 _SECONDS_BETWEEN_LINES = 10.0
 _ORDER_SEED = 0
 _MADE_OF = "made_of"
@@ -325,7 +325,7 @@ def _shards(
     """Divides a split into shards that hold photos of all kinds."""
     held = [photo for photo in photos if photo.split == split]
     order = np.random.default_rng(_ORDER_SEED).permutation(len(held))
-    parts = np.array_split(order, -(-len(held) // _PER_SHARD))
+    parts = np.array_split(order, -(-len(held) // PER_SHARD))
     return [
         _Shard(
             tuple(held[i] for i in part),

@@ -61,7 +61,7 @@ def read(
         )
     if class_column is None and len(taken) == 1 and not attributes:
         values = [row.get(taken[0], "") for _, row in rows]
-        if not _holds_attribute(values):
+        if any(values) and not _holds_attribute(values):
             class_column = taken[0]
     if class_column is None:
         for name in taken:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from data import attribute_sets, prepared, streams
 from tests.data import image_sets
@@ -105,3 +106,87 @@ def test_training_goes_on_at_any_step(data_dir):
 def test_another_schema_is_refused(data_dir, label, message):
     with pytest.raises(prepared.DataError, match=message):
         _open(data_dir, label)
+
+
+@pytest.fixture(scope="module")
+def integers(tmp_path_factory):
+    """Integers of every kind, with a value for each of four images."""
+    directory = tmp_path_factory.mktemp("integers")
+    columns = {
+        "zero_one": [0, 1, 1, 0],
+        "minus_one": [-1, 1, -1, 1],
+        "three": [0, 1, -1, 1],
+        "count": [0, 5, 1, 2],
+        "vector": [[0, 1], [1, 1], [0, 0], [1, 0]],
+    }
+    known = {
+        "known": [0, 1, -1, 1],
+        "kind": [2, -1, 0, 1],
+    }
+    kinds = {
+        "known": tfds.features.ClassLabel(names=["no", "yes"]),
+        "kind": tfds.features.ClassLabel(names=["a", "b", "c"]),
+    }
+    vector = tfds.features.Tensor(shape=(2,), dtype=np.int64)
+    features = {
+        "image": tfds.features.Image(shape=(4, 4, 3), encoding_format="png"),
+        **dict.fromkeys(columns, np.int64),
+        "vector": vector,
+        "attributes": {"kind": kinds["kind"], "known": kinds["known"]},
+        "pair": {"b": np.int64, "a": np.bool_},
+    }
+    examples = [
+        {
+            "image": np.zeros([4, 4, 3], np.uint8),
+            **{name: values[i] for name, values in columns.items()},
+            "attributes": {name: values[i] for name, values in known.items()},
+            "pair": {"b": columns["minus_one"][i], "a": bool(i % 2)},
+        }
+        for i in range(4)
+    ]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="integers",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"test": list(enumerate(examples))},
+        data_dir=directory,
+    )
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "expected"),
+    [
+        ("zero_one", ["zero_one"], [[0], [1], [1], [0]]),
+        ("minus_one", ["minus_one"], [[0], [1], [0], [1]]),
+        (
+            "vector",
+            ["vector_0", "vector_1"],
+            [[0, 1], [1, 1], [0, 0], [1, 0]],
+        ),
+        ("pair", ["a", "b"], [[0, 0], [1, 1], [0, 0], [1, 1]]),
+        (
+            "attributes",
+            ["kind_a", "kind_b", "kind_c", "known"],
+            [[0, 0, 1, 0], [-1, -1, -1, 1], [1, 0, 0, -1], [0, 1, 0, 1]],
+        ),
+    ],
+)
+def test_integers_and_missing_labels(integers, label, names, expected):
+    data = attribute_sets.AttributeSet("integers", [label], integers)
+    data.check_labels("test")
+    assert list(data.names) == names
+    order = sorted(range(4), key=lambda i: expected[i])
+    found = sorted(data.labels("test").tolist())
+    assert found == [expected[i] for i in order]
+
+
+@pytest.mark.parametrize(
+    ("label", "values"), [("three", r"\[-1, 0, 1\]"), ("count", r"\[0, 1, 2")]
+)
+def test_other_integers_are_no_attributes(integers, label, values):
+    data = attribute_sets.AttributeSet("integers", [label], integers)
+    with pytest.raises(prepared.DataError, match=f"'{label}' holds .*{values}"):
+        data.check_labels("test")
+    with pytest.raises(prepared.DataError, match="no split 'train'"):
+        data.check_labels("train")

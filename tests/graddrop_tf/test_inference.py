@@ -90,3 +90,32 @@ def test_takes_functional_models_only():
     for bad in (Subclassed(), keras.layers.Dense(1), "model"):
         with pytest.raises(ValueError, match="functional Keras model"):
             gd.inference_model(bad)
+
+
+class Unregistered(keras.metrics.Mean):
+    """A metric that cannot be made from a config."""
+
+    def __init__(self, secret):
+        super().__init__()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_true)
+
+
+@pytest.mark.parametrize("kind", [LAYER, HEADS])
+def test_losses_and_metrics_of_the_users_own(kind):
+    model = kind.build("graddrop")
+    x, _ = batch(5)
+    model.compile(
+        loss=[lambda y_true, y_pred: y_pred for _ in model.outputs],
+        metrics=[[Unregistered(1)] for _ in model.outputs],
+    )
+    plain = gd.inference_model(model)
+    assert not plain.compiled
+    outputs = zip(
+        keras.tree.flatten(plain.predict(x, verbose=0)),
+        keras.tree.flatten(model.predict(x, verbose=0)),
+        strict=True,
+    )
+    for a, b in outputs:
+        np.testing.assert_array_equal(a, b)

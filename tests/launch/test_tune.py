@@ -42,17 +42,17 @@ def test_a_killed_search_ends_with_the_command_that_repeats_the_best(
         "--num_trials=8",
         f"--run_dir={tmp_path}",
     ]
-    original = digits.Digits.summarize
+    original = digits.Digits.kept_row
     trained = []
 
-    def summarize(self, rows):
+    def kept_row(self, rows):
         trained.append(rows)
         if len(trained) == 4:
             raise _Killed
         return original(self, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(digits.Digits, "summarize", summarize)
+        patched.setattr(digits.Digits, "kept_row", kept_row)
         with pytest.raises(_Killed):
             command.guarded(tune.main, arguments)
     assert not (tmp_path / "trials" / "0004" / "results.json").exists()

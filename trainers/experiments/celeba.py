@@ -14,11 +14,10 @@ reproduces Table 1, Table 4 and Figure 3 of the paper. The report shows the
 paper's numbers, `_PAPER` below, next to the measured ones.
 
 A step of the baseline is 316 billion operations, counted from the shapes: 32 ms
-at 10 TFLOP/s, 1.8 hours for the default 200,000 steps. With the speeds measured
-by `launch.benchmark --suites=shared` (docs/results.md), a run of GradDrop,
-PCGrad, MGDA or GradNorm takes 2.3 to 2.5 hours, and the gradient penalty, with
-two backward passes, about four. Ten methods and three seeds take three days on
-one such GPU, without evaluation. None of this was measured on a GPU.
+at 10 TFLOP/s, 1.8 hours for the default 200,000 steps. GradDrop, PCGrad, MGDA
+and GradNorm take 1.2 to 1.3 times as long by `launch.benchmark --suites=shared`
+(docs/results.md), the gradient penalty, with two backward passes, about twice.
+None of this was measured on a GPU.
 
 Max F1 is the mean over the attributes of their best F1 over decision
 thresholds. The paper's column looks like half of that; ours is not halved.
@@ -44,7 +43,7 @@ from data import attribute_sets as attribute_data
 from data import streams
 from trainers import files
 from trainers.config import FitConfig, non_negative, positive
-from trainers.models import attribute_metrics, attribute_network
+from trainers.models import attribute_metrics, attribute_network, raw_images
 from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
 from trainers.training import distribution, schedules
@@ -162,11 +161,6 @@ class Celeba(fit_experiment.FitExperiment):
             "steps_per_epoch": 250, "learning_rate": 3e-3,
             "decay_steps": 100, "decay_rate": 0.8,
         },
-        "photos": {
-            "height": 64, "width": 64, "channels": 16, "batch_size": 16,
-            "steps": 2_000, "steps_per_epoch": 100, "decay_steps": 200,
-            "decay_rate": 0.7, "learning_rate_factors": "",
-        },
         "cmu_faces": {
             "dataset": "cmu_faces", "labels": "pose,expression,eyes",
             "height": 60, "width": 64, "channels": 8, "steps": 600,
@@ -174,8 +168,14 @@ class Celeba(fit_experiment.FitExperiment):
             "learning_rate_factors": "", "decay_steps": 100,
             "decay_rate": 0.7,
         },
+        "photos": {
+            "height": 64, "width": 64, "channels": 16, "batch_size": 16,
+            "steps": 2_000, "steps_per_epoch": 100, "decay_steps": 200,
+            "decay_rate": 0.7, "learning_rate_factors": "",
+        },
     }  # fmt: skip
     reads_data_dir = True
+    data_fields = ("dataset",)
     watched = "val_error_rate"
     table = (
         columns.Column("error", "error %", columns.percent, paper=_PAPER_ERROR),
@@ -214,7 +214,6 @@ class Celeba(fit_experiment.FitExperiment):
         data = self._data(run)
         data.check_shape(run.config.shape)
         for split in self._splits(run):
-            data.num_examples(split)
             data.check_labels(split)
 
     def build(self, run: experiment.Run) -> keras.Model:
@@ -242,6 +241,15 @@ class Celeba(fit_experiment.FitExperiment):
             metrics=_metrics(len(data.names)),
         )
         return model
+
+    def serving_model(
+        self, run: experiment.Run, model: keras.Model
+    ) -> keras.Model:
+        """Returns a model from images to the probability of each attribute."""
+        config, data = run.config, self._data(run)
+        shape = config.height, config.width, data.channels
+        network = gd.inference_model(model)
+        return raw_images.of_attributes(network, shape, data.names, config.crop)
 
     def training_data(
         self, run: experiment.Run, reading: streams.Reading

@@ -38,9 +38,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import graddrop_tf as gd
 from data import digits as digits_data
 from data import streams
 from trainers.config import FitConfig, fraction, positive
+from trainers.models import raw_images
 from trainers.reporting import curves, plots
 from trainers.runs import columns, experiment, fit_experiment
 
@@ -185,6 +187,21 @@ class Digits(fit_experiment.FitExperiment):
             metrics={position: ["accuracy"] for position in POSITIONS},
         )
         return model
+
+    def serving_model(
+        self, run: experiment.Run, model: keras.Model
+    ) -> keras.Model:
+        """Returns a model from images to the probabilities of both digits."""
+        canvas = run.config.canvas
+        return raw_images.of_raw_images(
+            gd.inference_model(model),
+            (canvas, canvas, 1),
+            1.0 / 255.0,
+            lambda logits: {
+                name: raw_images.class_probabilities(logits[name])
+                for name in POSITIONS
+            },
+        )
 
     def training_data(
         self, run: experiment.Run, reading: streams.Reading

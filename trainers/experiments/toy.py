@@ -45,7 +45,7 @@ from graddrop_tf.step.gradients import KnownGradients
 from trainers import errors, files
 from trainers.config import Config, positive
 from trainers.reporting import plots
-from trainers.runs import columns, experiment
+from trainers.runs import columns, experiment, serving
 from trainers.training.progress import Progress
 
 SLOPES = (1.0, 1.5, 2.0, 2.5, 5.0)
@@ -295,9 +295,7 @@ class Toy(experiment.Experiment):
                 "and toy has none; leave the penalty out."
             )
 
-    def execute(
-        self, run: experiment.Run, progress: Progress
-    ) -> dict[str, float]:
+    def execute(self, run: experiment.Run, progress: Progress):
         """See the base class."""
         config: ToyConfig = run.config
         descent = Descent(run.recipe, config)
@@ -335,7 +333,7 @@ class Toy(experiment.Experiment):
                 mean_curve=curves.mean(axis=1),
                 first_curve=curves[:, 0],
             )
-        return {
+        metrics = {
             "mean_loss": float(final.mean()),
             "deviation": float(final.std(ddof=min(1, final.size - 1))),
             "median": float(np.median(final)),
@@ -343,6 +341,7 @@ class Toy(experiment.Experiment):
             "largest": float(final.max()),
             "share_at_global_minimum": float(_hits(final).mean()),
         }
+        return serving.Outcome(metrics)
 
     def samples(self, record: experiment.Record) -> dict[str, np.ndarray]:
         """See the base class."""

@@ -57,7 +57,7 @@ import tensorflow as tf
 from data import mixed_batches, streams
 from trainers import errors
 from trainers.config import FitConfig, non_negative, positive
-from trainers.models import densenet
+from trainers.models import densenet, raw_images
 from trainers.reporting import curves
 from trainers.runs import columns, experiment, fit_experiment
 from trainers.training import schedules
@@ -198,6 +198,11 @@ class Transfer(fit_experiment.FitExperiment):
         "learning_rate": "log_uniform(1e-4, 1e-2)"
     }
 
+    def data_sets(self, config: TransferConfig) -> Sequence[str]:
+        """See the base class."""
+        source = [] if config.target_only else [config.source]
+        return [config.target, *source]
+
     def name_losses(self, run: experiment.Run) -> Sequence[str]:
         """See the base class."""
         return list(self._sets(run))
@@ -263,6 +268,28 @@ class Transfer(fit_experiment.FitExperiment):
             },
         )
         return model
+
+    def serving_model(
+        self, run: experiment.Run, model: keras.Model
+    ) -> keras.Model:
+        """Returns a model from images to the probability of each class.
+
+        The classes are those of the target.
+        """
+        sets = self._sets(run)
+        target = sets[_TARGET]
+        network = densenet.of_domain(
+            model.trunk, model.heads, list(sets).index(_TARGET), _TARGET
+        )
+
+        def outputs_of(logits):
+            values = raw_images.class_probabilities(logits)
+            names = enumerate(target.class_names)
+            return {name: values[:, i] for i, name in names}
+
+        return raw_images.of_raw_images(
+            network, target.image_shape, mixed_batches.SCALE, outputs_of
+        )
 
     def training_data(
         self, run: experiment.Run, reading: streams.Reading

@@ -65,7 +65,6 @@ def make_trunk(
     Raises:
         ValueError: If `depth` is not 6 n + 4.
     """
-    num_layers = layers_per_block(depth)
     images = {name: keras.Input(image_shape, name=name) for name in domains}
     mixed, sizes = domain_normalization.DomainConcatenation()(
         [images[name] for name in domains]
@@ -77,15 +76,55 @@ def make_trunk(
         )(x, sizes)
         return keras.layers.ReLU()(x)
 
-    x = _convolution(mixed, 2 * growth_rate, 3)
-    for block in range(NUM_BLOCKS):
-        if block:
-            x = _transition(x, normalize)
-        for _ in range(num_layers):
-            x = _dense_layer(x, growth_rate, normalize)
-    x = keras.layers.GlobalAveragePooling2D()(normalize(x))
+    x = _pooled_features(mixed, depth, growth_rate, normalize)
     features = domain_normalization.DomainSplit(len(domains))(x, sizes)
     return keras.Model(images, features, name="trunk")
+
+
+def of_domain(
+    trunk: keras.Model, heads: keras.Model, index: int, name: str
+) -> keras.Model:
+    """Makes a network of one data set alone, of Keras' own layers.
+
+    Args:
+        trunk: What `make_trunk` returned.
+        heads: What `make_heads` returned.
+        index: The position of the data set in `domains`.
+        name: Its name.
+
+    Returns:
+        A model from images to logits, with a copy of the weights.
+    """
+    (mixing,) = _layers(trunk, domain_normalization.DomainConcatenation)
+    convolutions = _layers(trunk, keras.layers.Conv2D)
+    norms = _layers(trunk, domain_normalization.DomainBatchNormalization)
+    growth_rate = convolutions[0].filters // 2
+    images = keras.Input(mixing.output[0].shape[1:])
+
+    def normalize(x):
+        norm = keras.layers.BatchNormalization(
+            momentum=norms[0].momentum, epsilon=norms[0].epsilon
+        )
+        return keras.layers.ReLU()(norm(x))
+
+    x = _pooled_features(images, len(convolutions) + 1, growth_rate, normalize)
+    classifier = heads.get_layer(name)
+    network = keras.Model(images, keras.layers.Dense(classifier.units)(x))
+    for new, old in zip(
+        _layers(network, keras.layers.Conv2D), convolutions, strict=True
+    ):
+        new.set_weights(old.get_weights())
+    for new, old in zip(
+        _layers(network, keras.layers.BatchNormalization), norms, strict=True
+    ):
+        new.set_weights([weights[index] for weights in old.get_weights()])
+    network.layers[-1].set_weights(classifier.get_weights())
+    return network
+
+
+def _layers(model: keras.Model, kind: type) -> list:
+    """Returns the layers of a kind, in the order in which they are called."""
+    return [layer for layer in model.layers if isinstance(layer, kind)]
 
 
 def make_heads(
@@ -106,6 +145,18 @@ def make_heads(
         for x, (name, count) in zip(inputs, num_classes.items(), strict=True)
     }
     return keras.Model(inputs, outputs, name="heads")
+
+
+def _pooled_features(x, depth: int, growth_rate: int, normalize: Callable):
+    """Adds all layers from the images to the pooled features."""
+    num_layers = layers_per_block(depth)
+    x = _convolution(x, 2 * growth_rate, 3)
+    for block in range(NUM_BLOCKS):
+        if block:
+            x = _transition(x, normalize)
+        for _ in range(num_layers):
+            x = _dense_layer(x, growth_rate, normalize)
+    return keras.layers.GlobalAveragePooling2D()(normalize(x))
 
 
 def _convolution(x, channels: int, size: int):

@@ -1,5 +1,6 @@
 """Executes a run, from its directory to its `results.json`."""
 
+import dataclasses
 import os
 import pathlib
 import platform
@@ -95,9 +96,10 @@ def execute(run: Run, progress: Progress) -> Record:
     keras.backend.clear_session()
     keras.utils.set_random_seed(run.seed)
     started = time.monotonic()
-    outcome = {"status": "finished", "reason": None, "metrics": {}}
+    outcome = {"status": "finished", "reason": None}
+    outcome |= {"metrics": {}, "model": None}
     try:
-        outcome["metrics"] = run.experiment.execute(run, progress)
+        outcome |= dataclasses.asdict(run.experiment.execute(run, progress))
     except errors.DivergedError as error:
         outcome |= {"status": "failed", "reason": str(error)}
     results = {

@@ -17,7 +17,7 @@ import numpy as np
 import graddrop_tf as gd
 from trainers import errors
 from trainers.config import Config
-from trainers.runs import columns
+from trainers.runs import columns, serving
 from trainers.training import workers
 from trainers.training.devices import DEFAULT_DEVICES, Devices
 from trainers.training.progress import Progress
@@ -109,6 +109,7 @@ class Experiment(abc.ABC):
         lower_is_better: Whether lower values are better.
         distributes: Whether it can use several replicas.
         reads_data_dir: Whether it reads prepared data sets.
+        data_fields: The fields of the config that name data sets.
         sample: The source of one sample of a metric, such as "seed".
         search_space: Ranges for `launch.tune`, see `trainers.search.space`: by
             field of the config, or by method as in `graddrop.k`.
@@ -127,12 +128,17 @@ class Experiment(abc.ABC):
     lower_is_better: ClassVar[bool]
     distributes: ClassVar[bool] = False
     reads_data_dir: ClassVar[bool] = False
+    data_fields: ClassVar[Sequence[str]] = ()
     sample: ClassVar[str]
     search_space: ClassVar[Mapping[str, str]] = {}
 
     def is_published(self, config: Mapping[str, Any]) -> bool:
         """Whether the paper's numbers are for the data of this config."""
         return True
+
+    def data_sets(self, config: Config) -> Sequence[str]:
+        """Names the data sets that a run reads, if they can be downloaded."""
+        return [getattr(config, field) for field in self.data_fields]
 
     def name_losses(self, run: Run) -> Sequence[str]:
         """Names the losses of a run, whose data may determine them."""
@@ -143,7 +149,7 @@ class Experiment(abc.ABC):
         """Raises an `errors.UserError` for a run that cannot start."""
 
     @abc.abstractmethod
-    def execute(self, run: Run, progress: Progress) -> dict[str, float]:
+    def execute(self, run: Run, progress: Progress) -> serving.Outcome:
         """Executes a run, or the rest of it.
 
         Args:
@@ -151,7 +157,7 @@ class Experiment(abc.ABC):
             progress: Shows the progress.
 
         Returns:
-            The final metrics.
+            The final metrics, and the model that it leaves, if any.
 
         Raises:
             errors.DivergedError: If a loss is no longer finite.

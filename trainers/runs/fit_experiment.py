@@ -3,7 +3,7 @@
 import abc
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ import graddrop_tf as gd
 from data import streams
 from trainers import errors
 from trainers.config import FitConfig
+from trainers.runs import serving
 from trainers.runs.experiment import Experiment, Record, Run
 from trainers.training import loop, preemption
 from trainers.training.progress import Progress
@@ -81,17 +82,24 @@ class FitExperiment(Experiment):
         """
         return {}
 
-    def summarize(
-        self, rows: Sequence[Mapping[str, float]]
-    ) -> dict[str, float]:
-        """Computes the final metrics from the logs of all epochs.
+    def serving_model(self, run: Run, model: keras.Model) -> keras.Model | None:
+        """Makes the model that a run leaves, of Keras' own layers alone.
+
+        Args:
+            run: The run.
+            model: The trained model.
 
         Returns:
-            Those of the best step if one is kept, otherwise of the last.
+            A model from raw inputs to named outputs, which loads where this
+            package is not installed; None if the task has none.
         """
+        return None
+
+    def kept_row(self, rows: Sequence[Mapping[str, float]]) -> Mapping:
+        """Returns the log of the best step if one is kept, or of the last."""
         if self.watched:
-            return self.measure(min(rows, key=lambda row: row[self.watched]))
-        return self.measure(rows[-1])
+            return min(rows, key=lambda row: row[self.watched])
+        return rows[-1]
 
     def check_data(self, run: Run) -> None:
         """Checks the data for damage after reading them failed.
@@ -133,7 +141,7 @@ class FitExperiment(Experiment):
             _finish(model, run.config)
         return model
 
-    def execute(self, run: Run, progress: Progress) -> dict[str, float]:
+    def execute(self, run: Run, progress: Progress) -> serving.Outcome:
         """See the base class."""
         worker = run.worker
         with preemption.watching() as notice:
@@ -162,7 +170,25 @@ class FitExperiment(Experiment):
                     ) from None
                 self.check_data(run)
                 raise
-        return {**self.summarize(rows), **self.conclude(run, model)}
+        row = self.kept_row(rows)
+        metrics = {**self.measure(row), **self.conclude(run, model)}
+        return serving.Outcome(metrics, self._leave_model(run, model, row))
+
+    def _leave_model(
+        self, run: Run, model: keras.Model, row: Mapping[str, float]
+    ) -> dict[str, Any] | None:
+        """Writes the model in use, and says of which step it is."""
+        if not run.worker.is_chief:
+            return None
+        served = self.serving_model(run, model)
+        if served is None:
+            return None
+        serving.write(served, run.directory / serving.FILE)
+        return {
+            "file": serving.FILE,
+            "step": int(row["step"]),
+            "measure": self.watched,
+        }
 
     def samples(self, record: Record) -> dict[str, np.ndarray]:
         """See the base class."""

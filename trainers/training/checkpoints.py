@@ -92,6 +92,34 @@ class Checkpoints:
         ):
             shutil.copyfileobj(saved, best)
 
+    @property
+    def has_best(self) -> bool:
+        """Whether a best checkpoint is kept."""
+        return (self._directory / _BEST).exists()
+
+    def restore_at(self, step: int) -> None:
+        """Loads the checkpoint after `step` steps.
+
+        Raises:
+            UserError: If there is none, it cannot be read, or belongs to
+                another model.
+        """
+        known = {}
+        for path in [self._directory / _BEST, *self._newest_first()]:
+            try:
+                found, names, arrays, _ = _read(path)
+            except _DAMAGE:
+                continue
+            known[found] = path
+            if found == step:
+                self._assign(path, names, arrays)
+                return
+        steps = ", ".join(map(str, sorted(known))) or "none"
+        raise errors.UserError(
+            f"{self._directory}: holds no checkpoint of step {step}; expected "
+            f"one of {steps}."
+        )
+
     def restore_best(self) -> int:
         """Loads the best checkpoint.
 

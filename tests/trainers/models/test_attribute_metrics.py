@@ -55,6 +55,26 @@ def test_error_rate_equals_scikit_learn():
     np.testing.assert_allclose(metric.result(), np.mean(expected), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "kind", [attribute_metrics.ErrorRate, attribute_metrics.MaxF1]
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_missing_label_does_not_count(kind, weighted):
+    """As one with a weight of 0, beside other weights."""
+    labels, logits = _predictions()
+    generator = np.random.default_rng(1)
+    known = generator.random(labels.shape) < 0.7
+    weights = generator.random(labels.shape) if weighted else None
+    found = _stream(kind(_T), np.where(known, labels, -1), logits, weights)
+    ones = np.ones(labels.shape) if weights is None else weights
+    expected = _stream(kind(_T), labels, logits, ones * known)
+    np.testing.assert_allclose(
+        found.per_attribute(), expected.per_attribute(), rtol=1e-6
+    )
+    whole = _stream(kind(_T), labels, logits, weights)
+    assert (found.per_attribute() != whole.per_attribute()).numpy().any()
+
+
 def test_max_f1_equals_scikit_learn_over_the_same_thresholds():
     labels, logits = _predictions()
     logits[0, 0] = 50.0

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from trainers.models import attribute_network
 
@@ -66,6 +67,19 @@ def test_the_cross_entropy_of_each_attribute():
     signed = np.where(labels > 0, -logits, logits).astype(np.float64)
     losses = attribute_network.cross_entropy(labels, logits)
     np.testing.assert_allclose(losses, np.log1p(np.exp(signed)), rtol=1e-6)
+
+
+def test_a_missing_label_has_no_loss_and_no_gradient():
+    labels = np.array([[0, -1, 1], [-1, -1, -1]], np.float32)
+    logits = tf.constant([[2.0, 3.0, -1.0], [5.0, -90.0, 90.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        losses = attribute_network.cross_entropy(labels, logits)
+    expected = np.log1p(np.exp([2.0, 1.0]))
+    np.testing.assert_allclose(losses[0], [expected[0], 0, expected[1]], 1e-6)
+    np.testing.assert_array_equal(losses[1], [0, 0, 0])
+    known = np.array([[1, 0, 1], [0, 0, 0]])
+    assert ((tape.gradient(losses, logits).numpy() != 0) == known).all()
 
 
 @pytest.mark.parametrize("size", [(7, 8), (8, 7)])

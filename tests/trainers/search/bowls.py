@@ -8,7 +8,7 @@ import graddrop_tf as gd
 from trainers import errors
 from trainers.config import FitConfig
 from trainers.experiments import registry
-from trainers.runs import experiment
+from trainers.runs import experiment, serving
 from trainers.search import search as tuning
 from trainers.search import space as search_space
 
@@ -43,7 +43,7 @@ class Bowl(experiment.Experiment):
     def execute(self, run, progress):
         self.executed.append(run)
         self.act(run)
-        return {"error": error(run)}
+        return serving.Outcome({"error": error(run)})
 
     def samples(self, record):
         return {"error": np.array([record.results["metrics"]["error"]])}
