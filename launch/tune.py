@@ -5,8 +5,9 @@ python -m launch.tune --experiment=NAME --method=RECIPE --run_dir=DIR \
 
 A range replaces a value of launch.train: uniform(LOW, HIGH),
 log_uniform(LOW, HIGH), integer(LOW, HIGH) or choice(VALUE, VALUE, ...), as in
---method="graddrop(k=uniform(0, 2))". Values and arguments that are not given
-are searched in their declared range, if they have one; see --method.
+--method="graddrop(k=uniform(0, 2))". Where no range is given, all values and
+arguments that have a declared range and are not given are searched in it; see
+--method.
 
 Every trial is a run of launch.train in a folder of DIR. Started again, the
 search continues. At its end it prints all trials and the command that repeats

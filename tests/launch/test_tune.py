@@ -59,7 +59,11 @@ def test_a_killed_search_ends_with_the_command_that_repeats_the_best(
     capsys.readouterr()
     assert command.guarded(tune.main, arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "3 trials have ended."
+    assert lines[:2] == [
+        "Searching learning_rate in [0.001, 0.03], in the logarithm "
+        "(declared, as none are given)",
+        "3 trials have ended.",
+    ]
     assert "    resuming after step 2 of 2." in lines
     assert [line[:5] for line in lines if line.endswith(" ...")] == [
         f"[{number}/8]" for number in range(4, 9)
@@ -90,7 +94,7 @@ def test_a_killed_search_ends_with_the_command_that_repeats_the_best(
 def test_methods_are_searched_and_diverged_trials_fail(tmp_path, capsys, eager):
     arguments = [
         "--experiment=toy",
-        "--method=graddrop(k=0.5)",
+        "--method=graddrop(k=0.5, leak=uniform(0, 1))",
         "--config.num_starts=2",
         "--config.steps=2",
         "--config.halve_every=2",

@@ -2,9 +2,9 @@
 
 A range stands for a field of the config, `--config.learning_rate=
 "log_uniform(1e-4, 1e-2)"`, or in a recipe, `--method="graddrop(k=uniform(0, 2),
-leak=[uniform(0, 1), 0])"`. Fields and arguments that are not given are searched
-in their declared range, if there is one: experiments and methods declare it as
-`search_space`, in the same notation.
+leak=[uniform(0, 1), 0])"`. Where none is given, fields and arguments that are
+not given are searched in their declared range, if there is one: experiments and
+methods declare it as `search_space`, in the same notation.
 """
 
 import ast
@@ -97,11 +97,23 @@ class SearchSpace:
         method: A recipe with ranges in place of values.
         config: The texts of values or ranges, by field of the config.
         defaults: The config for all other fields.
+        is_given: Whether the user gave the ranges. Otherwise methods and the
+            experiment declare them.
     """
 
     method: str
     config: Mapping[str, str]
     defaults: Config
+    is_given: bool = False
+
+    def __str__(self) -> str:
+        """Describes the ranges, and where they are from."""
+        ranges = [
+            f"{parameter.name} in {_text_of(parameter)}"
+            for parameter in self.hyperparameters().space
+        ]
+        source = "given" if self.is_given else "declared, as none are given"
+        return f"{', '.join(ranges)} ({source})"
 
     def draw(self, hyperparameters: keras_tuner.HyperParameters) -> Sample:
         """Reads a point, and registers new ranges with keras-tuner.
@@ -172,6 +184,13 @@ class SearchSpace:
         return _as_call(self.config.get(field, "")) is not None
 
 
+def _text_of(parameter) -> str:
+    if isinstance(parameter, parameters.Choice):
+        return f"{{{', '.join(parameter.values)}}}"
+    scale = ", in the logarithm" if parameter.sampling == "log" else ""
+    return f"[{parameter.min_value}, {parameter.max_value}]{scale}"
+
+
 def method_ranges() -> dict[str, str]:
     """Returns the ranges that methods declare, by `METHOD.ARGUMENT`."""
     ranges = {
@@ -185,7 +204,7 @@ def method_ranges() -> dict[str, str]:
 def make(
     searched: experiment.Experiment, method: str, texts: Mapping[str, str]
 ) -> SearchSpace:
-    """Makes a search space of the user's texts and the declared ranges.
+    """Makes a search space of the user's ranges, or else the declared ones.
 
     Args:
         searched: The experiment.
@@ -196,8 +215,15 @@ def make(
         The search space.
 
     Raises:
-        UserError: If the recipe is invalid.
+        UserError: If the recipe or a range is invalid.
     """
+    draw = _Draw(keras_tuner.HyperParameters())
+    draw.recipe(method)
+    for name, text in texts.items():
+        draw.text(text, name)
+    if draw.values:
+        method = "+".join(map(ast.unparse, _split_terms(method)))
+        return SearchSpace(method, texts, searched.defaults, is_given=True)
     declared = {**method_ranges(), **searched.search_space}
     fields = {name: text for name, text in declared.items() if "." not in name}
     completed = [_complete(term, declared) for term in _split_terms(method)]

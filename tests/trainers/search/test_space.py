@@ -79,8 +79,8 @@ def test_ranges_have_the_bounds_and_scales_that_are_written():
         ),
         ("graddrop(leak=0.5, k=1.0)", "graddrop(leak=0.5, k=1.0)"),
         (
-            "graddrop(leak=[0, uniform(0, 1)])",
-            "graddrop(leak=[0, uniform(0, 1)], k=uniform(0.0, 2.0))",
+            "graddrop(leak=0.5)",
+            "graddrop(leak=0.5, k=uniform(0.0, 2.0))",
         ),
         ("graddrop(0.5)", "graddrop(0.5)"),
         ("gradnorm+clip", None),
@@ -91,6 +91,37 @@ def test_open_arguments_get_the_declared_ranges(method, completed):
         "gradnorm(alpha=uniform(0.0, 3.0))+clip(norm=log_uniform(0.1, 10.0))"
     )
     assert _make(method).method == completed
+
+
+@pytest.mark.parametrize(
+    ("method", "texts", "searched"),
+    [
+        (
+            "graddrop(leak=[0, uniform(0, 1)])",
+            {},
+            "graddrop.leak[1] in [0.0, 1.0] (given)",
+        ),
+        (
+            "graddrop",
+            {"learning_rate": "log_uniform(1e-3, 1e-1)"},
+            "learning_rate in [0.001, 0.1], in the logarithm (given)",
+        ),
+        (
+            "graddrop(k=1.0)",
+            {"batch_size": "choice(8, 16)"},
+            "batch_size in {8, 16} (given)",
+        ),
+        (
+            "graddrop(k=1.0)",
+            {"batch_size": "8"},
+            "graddrop.leak in [0.0, 1.0], learning_rate in [0.001, 0.03], in "
+            "the logarithm (declared, as none are given)",
+        ),
+    ],
+)
+def test_given_ranges_are_searched_alone(method, texts, searched):
+    space = _make(method, **texts)
+    assert str(space) == searched
 
 
 def test_an_experiment_declares_ranges_of_its_own():
@@ -226,8 +257,9 @@ def test_declared_ranges_of_methods_can_be_drawn(name):
 def test_only_ranges_vary():
     space = _make("baseline", steps="choice(100, 200)", batch_size="8")
     assert space.varies("steps")
-    assert space.varies("learning_rate")
+    assert not space.varies("learning_rate")
     assert not space.varies("batch_size")
+    assert _make("baseline", batch_size="8").varies("learning_rate")
     assert not space.varies("canvas")
 
 
