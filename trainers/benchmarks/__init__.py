@@ -13,7 +13,7 @@ on the machine and its load.
 | `registry.py` | all suites by name; running them |
 | `measuring.py` | turns, rounds and their statistics |
 | `arithmetic.py` | multiply-adds |
-| `peaks.py` | memory of a step |
+| `peaks.py` | memory of a process |
 | `table.py` | rows as text |
 | `methods.py` | the network and the methods that several suites train |
 | `suites/` | a file for each suite |

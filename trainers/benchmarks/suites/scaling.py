@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from trainers import quiet
-from trainers.benchmarks import measuring, methods, peaks
+from trainers.benchmarks import measuring, methods
 from trainers.models import attribute_network
 from trainers.training import devices
 
@@ -122,10 +122,6 @@ def _take(case: Case) -> None:
     _step(case)()
 
 
-def _peaks(case: Case) -> list[float]:
-    return peaks.of_step(_step(case))
-
-
 def cases() -> list[Case]:
     """Lists the cases, in groups to compare."""
     return [
@@ -161,28 +157,18 @@ def _measure(rounds: int, progress: measuring.Progress) -> list[measuring.Row]:
         times = measuring.take_turns(
             steps, rounds, progress=progress.start(rounds)
         )
-        peaks_by_case = {}
-        if peaks.can_be_read():
-            for case in found:
-                progress.say(f"memory of {case}")
-                peaks_by_case[case] = run(_peaks, case).result()
-        else:
-            progress.say("no memory: it is read from /proc, of Linux only")
-    return rows(times, peaks_by_case)
+    return rows(times)
 
 
-def rows(
-    times: Mapping[Case, list[float]], peaks_by_case: Mapping[Case, list[float]]
-) -> list[measuring.Row]:
+def rows(times: Mapping[Case, list[float]]) -> list[measuring.Row]:
     """Makes the rows of each case.
 
     Args:
         times: Seconds of each round.
-        peaks_by_case: MiB of some steps; empty where that is not known.
 
     Returns:
         Milliseconds; the speed in shares of one device's, where there are
-        several; the peak memory.
+        several.
     """
     named = {str(case): seconds for case, seconds in times.items()}
     found = []
@@ -193,18 +179,14 @@ def rows(
             found.append(
                 measuring.speed_row(named, str(case), str(alone), allowed=1.0)
             )
-        if case in peaks_by_case:
-            peak = measuring.spread(peaks_by_case[case])
-            found.append(measuring.Row(str(case), "", "MiB", *peak))
     return found
 
 
 SUITE = measuring.Suite(
     "graddrop on a network of four layers, "
     f"{IMAGE_SHAPE[0]} x {IMAGE_SHAPE[1]}, batch {BATCH_SIZE} over all "
-    "devices: step time; speed in shares of one device's; peak memory of a "
-    "step above that between steps. Logical devices share the cores of one "
-    "CPU: their efficiency is about overhead only",
+    "devices: step time; speed in shares of one device's. Logical devices "
+    "share the cores of one CPU: their efficiency is about overhead only",
     _measure,
     pairs_per_round=2,
 )
