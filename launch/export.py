@@ -6,6 +6,8 @@ A finished run leaves RUN/model.keras. This command writes it in another format,
 or makes it from a checkpoint of a run in progress, which needs the run's
 --data_dir.
 
+Of the lidar detector it is the SavedModel RUN/model, from points to boxes.
+
 Formats: `keras` loads with Keras alone; `saved_model` with TensorFlow; `litert`
 is for LiteRT, which may list the outputs in another order, so read them by
 their names; `onnx` needs the package tf2onnx.
@@ -24,8 +26,10 @@ flags.DEFINE_string(
     "run_dir", None, "Required. The run directory.", flag_values=FLAGS
 )
 flags.DEFINE_enum(
-    "format", "keras", list(serving.FORMATS), "The format.", flag_values=FLAGS
-)
+    "format", None, list(serving.FORMATS),
+    "The format; by default that of the model which a run leaves.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_integer(
     "step", None,
     "The step of the checkpoint; by default that of the finished run, or else "
@@ -50,12 +54,13 @@ def main() -> int:
     found = trained.load(
         directory, registry.EXPERIMENTS, FLAGS.step, FLAGS.data_dir
     )
+    form = FLAGS.format or serving.native_format(found.model)
     if FLAGS.out is not None:
         path = pathlib.Path(FLAGS.out)
     else:
-        name = "model" if found.is_final else f"model_{found.step}"
-        path = directory / f"{name}{serving.FORMATS[FLAGS.format][1]}"
-    serving.write(found.model, path, FLAGS.format)
+        number = None if found.is_final else found.step
+        path = directory / serving.file_name(form, number)
+    serving.write(found.model, path, form)
     print(f"Written: {path} (step {found.step})")
     return 0
 

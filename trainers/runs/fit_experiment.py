@@ -82,16 +82,18 @@ class FitExperiment(Experiment):
         """
         return {}
 
-    def serving_model(self, run: Run, model: keras.Model) -> keras.Model | None:
-        """Makes the model that a run leaves, of Keras' own layers alone.
+    def serving_model(
+        self, run: Run, model: keras.Model
+    ) -> serving.Served | None:
+        """Makes the model that a run leaves, which needs no code of ours.
 
         Args:
             run: The run.
             model: The trained model.
 
         Returns:
-            A model from raw inputs to named outputs, which loads where this
-            package is not installed; None if the task has none.
+            A model of Keras' own layers, or a function, from raw inputs to
+            named outputs; None if the task has none.
         """
         return None
 
@@ -183,9 +185,12 @@ class FitExperiment(Experiment):
         served = self.serving_model(run, model)
         if served is None:
             return None
-        serving.write(served, run.directory / serving.FILE)
+        form = serving.native_format(served)
+        name = serving.file_name(form)
+        serving.write(served, run.directory / name, form)
         return {
-            "file": serving.FILE,
+            "file": name,
+            "format": form,
             "step": int(row["step"]),
             "measure": self.watched,
         }

@@ -6,14 +6,15 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from trainers import errors
 
-FILE = "model.keras"
+_NAME = "model"
 # The name of each format in Keras, and the end of its files.
 FORMATS = {
     "keras": ("keras", ".keras"),
@@ -29,16 +30,46 @@ class Outcome:
 
     Attributes:
         metrics: The final metrics.
-        model: The name of the model's `file`, the `step` of its weights, and
-            the `measure` that chose the step, None for the last; None without
-            a model.
+        model: The name of the model's `file` and its `format`, the `step` of
+            its weights, and the `measure` that chose the step, None for the
+            last; None without a model.
     """
 
     metrics: Mapping[str, float]
     model: Mapping[str, Any] | None = None
 
 
-def write(model: keras.Model, path: pathlib.Path, form: str = "keras") -> None:
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """A function of tensors around a network, which a SavedModel can hold.
+
+    Attributes:
+        network: The network.
+        function: Maps a tensor to tensors by name.
+        signature: What it takes.
+    """
+
+    network: keras.Model
+    function: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+    signature: tf.TensorSpec
+
+
+# What a run leaves.
+Served = keras.Model | Endpoint
+
+
+def native_format(model: Served) -> str:
+    """Returns the format in which a run leaves a model."""
+    return "saved_model" if isinstance(model, Endpoint) else "keras"
+
+
+def file_name(form: str, step: int | None = None) -> str:
+    """Returns the name of a model's file, or of the folder of a SavedModel."""
+    number = "" if step is None else f"_{step}"
+    return f"{_NAME}{number}{FORMATS[form][1]}"
+
+
+def write(model: Served, path: pathlib.Path, form: str) -> None:
     """Writes a model, whole or not at all.
 
     Args:
@@ -47,18 +78,20 @@ def write(model: keras.Model, path: pathlib.Path, form: str = "keras") -> None:
         form: One of `FORMATS`.
 
     Raises:
-        UserError: If a package for the format is missing, or the model cannot
-            be written.
+        UserError: If the model has another format, a package is missing, or
+            it cannot be written.
     """
-    name, suffix = FORMATS[form]
+    if isinstance(model, Endpoint) and form != native_format(model):
+        raise errors.UserError(
+            f"--format: got {form}, but this model is a function around its "
+            f"network; expected {native_format(model)}."
+        )
+    suffix = FORMATS[form][1]
     temporary = path.with_name(f"{path.stem}.tmp{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)
-        if form == "keras":
-            model.save(temporary)
-        else:
-            model.export(temporary, format=name, verbose=False)
+        _write(model, temporary, form)
         if temporary.is_dir():
             _remove(path)
         os.replace(temporary, path)
@@ -74,6 +107,20 @@ def write(model: keras.Model, path: pathlib.Path, form: str = "keras") -> None:
         ) from None
     finally:
         _remove(temporary)
+
+
+def _write(model: Served, path: pathlib.Path, form: str) -> None:
+    if isinstance(model, Endpoint):
+        archive = keras.export.ExportArchive()
+        archive.track(model.network)
+        archive.add_endpoint(
+            "serve", model.function, input_signature=[model.signature]
+        )
+        archive.write_out(path, verbose=False)
+    elif form == "keras":
+        model.save(path)
+    else:
+        model.export(path, format=FORMATS[form][0], verbose=False)
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -21,12 +21,13 @@ class Trained:
     """A model in use.
 
     Attributes:
-        model: From raw inputs to named outputs; see `FitExperiment`.
+        model: From raw inputs to named outputs; see
+            `FitExperiment.serving_model`.
         step: The step of its weights.
         is_final: Whether it is the one that the finished run left.
     """
 
-    model: keras.Model
+    model: serving.Served
     step: int
     is_final: bool
 
@@ -84,7 +85,8 @@ def load(
     run = read_run(directory, experiments, data_dir)
     record = run_directory.read(directory)
     left = (record.results or {}).get("model")
-    if left is not None and step in (None, left["step"]):
+    is_final = left is not None and step in (None, left["step"])
+    if is_final and left["format"] == "keras":
         return Trained(_read(directory / left["file"]), left["step"], True)
     if not isinstance(run.experiment, FitExperiment):
         raise errors.UserError(
@@ -112,7 +114,7 @@ def load(
         raise errors.UserError(
             f"{directory}: a run of {run.experiment.name} leaves no model."
         )
-    return Trained(served, step, False)
+    return Trained(served, step, is_final)
 
 
 def _read(path: pathlib.Path) -> keras.Model:

@@ -20,56 +20,7 @@ import graddrop_tf as gd
 from trainers import errors
 from trainers.config import Config, override
 from trainers.runs import execution, experiment
-
-
-def uniform(
-    hyperparameters: keras_tuner.HyperParameters,
-    name: str,
-    low: float,
-    high: float,
-) -> float:
-    """Draws from [low, high], to four digits."""
-    return _shorten(hyperparameters.Float(name, low, high))
-
-
-def log_uniform(
-    hyperparameters: keras_tuner.HyperParameters,
-    name: str,
-    low: float,
-    high: float,
-) -> float:
-    """Draws from [low, high], evenly in the logarithm, to four digits."""
-    return _shorten(hyperparameters.Float(name, low, high, sampling="log"))
-
-
-def integer(
-    hyperparameters: keras_tuner.HyperParameters,
-    name: str,
-    low: int,
-    high: int,
-) -> int:
-    """Draws an integer from `low` to `high`, both included."""
-    return hyperparameters.Int(name, low, high)
-
-
-def choice(
-    hyperparameters: keras_tuner.HyperParameters, name: str, *values: Any
-) -> Any:
-    """Draws one of the values, which may be of any type."""
-    texts = [repr(value) for value in values]
-    return ast.literal_eval(hyperparameters.Choice(name, texts))
-
-
-def _shorten(value: float) -> float:
-    return float(f"{value:.4g}")
-
-
-_RANGES = {
-    "uniform": (uniform, "uniform(LOW, HIGH) with LOW < HIGH"),
-    "log_uniform": (log_uniform, "log_uniform(LOW, HIGH) with 0 < LOW < HIGH"),
-    "integer": (integer, "integer(LOW, HIGH) with whole LOW < HIGH"),
-    "choice": (choice, "choice(VALUE, VALUE, ...)"),
-}
+from trainers.search import ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +59,12 @@ class SearchSpace:
 
     def __str__(self) -> str:
         """Describes the ranges, and where they are from."""
-        ranges = [
-            f"{parameter.name} in {_text_of(parameter)}"
+        found = [
+            f"{parameter.name} in {ranges.text_of(parameter)}"
             for parameter in self.hyperparameters().space
         ]
         source = "given" if self.is_given else "declared, as none are given"
-        return f"{', '.join(ranges)} ({source})"
+        return f"{', '.join(found)} ({source})"
 
     def draw(self, hyperparameters: keras_tuner.HyperParameters) -> Sample:
         """Reads a point, and registers new ranges with keras-tuner.
@@ -184,21 +135,14 @@ class SearchSpace:
         return _as_call(self.config.get(field, "")) is not None
 
 
-def _text_of(parameter) -> str:
-    if isinstance(parameter, parameters.Choice):
-        return f"{{{', '.join(parameter.values)}}}"
-    scale = ", in the logarithm" if parameter.sampling == "log" else ""
-    return f"[{parameter.min_value}, {parameter.max_value}]{scale}"
-
-
 def method_ranges() -> dict[str, str]:
     """Returns the ranges that methods declare, by `METHOD.ARGUMENT`."""
-    ranges = {
+    found = {
         f"{name}.{argument}": text
         for name, method in gd.METHODS.items()
         for argument, text in method.search_space.items()
     }
-    return {**ranges, **gd.Recipe.search_space}
+    return {**found, **gd.Recipe.search_space}
 
 
 def make(
@@ -241,9 +185,9 @@ def describe(experiments: Mapping[str, experiment.Experiment]) -> str:
         **{name: one.search_space for name, one in experiments.items()},
     }
     return "\n".join(
-        f"{name}: {', '.join(f'{k}={v}' for k, v in ranges.items())}"
-        for name, ranges in declared.items()
-        if ranges
+        f"{name}: {', '.join(f'{k}={v}' for k, v in texts.items())}"
+        for name, texts in declared.items()
+        if texts
     )
 
 
@@ -311,12 +255,12 @@ class _Draw:
     def _draw(self, node: ast.Call, name: str) -> Any:
         got = f"{name}: got {ast.unparse(node)!r}, expected"
         kind = ast.unparse(node.func)
-        if kind not in _RANGES:
-            usages = [usage for _, usage in _RANGES.values()]
+        if kind not in ranges.RANGES:
+            usages = [usage for _, usage in ranges.RANGES.values()]
             raise errors.UserError(
                 f"{got} a value or one of {'; '.join(usages)}."
             )
-        draw, usage = _RANGES[kind]
+        draw, usage = ranges.RANGES[kind]
         try:
             value = draw(
                 self._hyperparameters,

@@ -141,6 +141,7 @@ def test_two_digits(left):
     )
     assert record.results["model"] == {
         "file": "model.keras",
+        "format": "keras",
         "step": 4,
         "measure": None,
     }

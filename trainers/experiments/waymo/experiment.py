@@ -45,11 +45,16 @@ import tensorflow as tf
 from data import streams
 from trainers import files
 from trainers.detection import pictures
-from trainers.experiments.waymo import detector, evaluation, frames
+from trainers.experiments.waymo import (
+    detector,
+    evaluation,
+    frames,
+    points_to_boxes,
+)
 from trainers.experiments.waymo.config import WaymoConfig
 from trainers.models.pointpillars import losses, network
 from trainers.reporting import curves
-from trainers.runs import columns, experiment, fit_experiment
+from trainers.runs import columns, experiment, fit_experiment, serving
 
 _PICTURE = "frame.npz"
 _OWN_MASKS = "graddrop(sync_replicas=False)"
@@ -195,6 +200,12 @@ class Waymo(fit_experiment.FitExperiment):
             loss_weights=losses.LOSS_WEIGHTS,
         )
         return model
+
+    def serving_model(
+        self, run: experiment.Run, model: keras.Model
+    ) -> serving.Endpoint:
+        """See the base class; from the points of a frame to its boxes."""
+        return points_to_boxes.make(model, run.config.detector_preset)
 
     def training_data(
         self, run: experiment.Run, reading: streams.Reading

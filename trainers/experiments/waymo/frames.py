@@ -13,7 +13,7 @@ from trainers.models.pointpillars.presets import Preset
 from trainers.runs.experiment import Run
 
 _LABELS = ("boxes", "types", "difficulties", "num_points", "segment", "frame")
-_SEED = (0, 0)
+SEED = (0, 0)
 
 
 @functools.cache
@@ -103,7 +103,7 @@ def evaluation_batches(
             example["points"][:, :3], example["in_no_label_zone"]
         )
         return (
-            encoding.encode_frame(sets.vehicles(example), preset, _SEED),
+            encoding.encode_frame(sets.vehicles(example), preset, SEED),
             {name: example[name] for name in _LABELS}
             | {"number": number, "unlabelled": unlabelled},
         )

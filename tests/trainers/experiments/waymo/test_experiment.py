@@ -8,7 +8,8 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from data import prepared, streams
-from launch import command, evaluate
+from data.lidar import sets
+from launch import command, evaluate, export
 from tests.data.lidar import frames
 from tests.trainers import small_runs
 from tests.trainers.models.pointpillars import cases
@@ -103,6 +104,48 @@ def test_an_evaluation_runs_the_network_once_for_each_frame(
     rows = len(read_csv(record.directory / "metrics.csv"))
     # Three test frames in each epoch, and one that is drawn at the end.
     assert int(counter.count) == 3 * rows + 1
+
+
+def test_a_run_leaves_points_to_boxes(data_dir, tmp_path, monkeypatch):
+    """A SavedModel that finds what the run's evaluation finds."""
+    preset = dataclasses.replace(
+        presets.PRESETS["tiny"], score_threshold=0.0, max_detections=5
+    )
+    monkeypatch.setitem(presets.PRESETS, "tiny", preset)
+    run = _run(data_dir, tmp_path / "run")
+    record = small_runs.finish(run)
+    assert record.results["model"] == {
+        "file": "model",
+        "format": "saved_model",
+        "step": 4,
+        "measure": None,
+    }
+    trained = tf.saved_model.load(str(run.directory / "model"))
+    examples = waymo_frames.open_set(run).frames("test")
+    with np.load(run.directory / "frame.npz") as saved:
+        expected = saved["predicted_boxes"], saved["scores"]
+    points = sets.vehicles(next(iter(examples)))["points"]
+    found = trained.serve(points)
+    assert len(expected[0]) == 5
+    np.testing.assert_allclose(found["boxes"], expected[0], atol=1e-5)
+    np.testing.assert_allclose(found["scores"], expected[1], atol=1e-6)
+    # Of any number of points.
+    assert trained.serve(points[:0])["boxes"].shape[1] == 7
+    again = tmp_path / "again"
+    arguments = [f"--run_dir={run.directory}", f"--out={again}"]
+    assert command.guarded(export.main, arguments) == 0
+    found = tf.saved_model.load(str(again)).signatures["serve"](points=points)
+    np.testing.assert_allclose(found["boxes"], expected[0], atol=1e-5)
+
+
+def test_a_detector_has_one_format(whole, tmp_path, refused):
+    arguments = [f"--run_dir={whole.directory}", f"--out={tmp_path / 'out'}"]
+    refused(
+        export.main,
+        [*arguments, "--format=onnx"],
+        ["--format: got onnx", "expected saved_model"],
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_losses_of_an_evaluation_are_those_of_keras(data_dir, tmp_path):
