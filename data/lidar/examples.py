@@ -6,7 +6,7 @@
 | `returns` | [N] | uint8 | 1 for the first return of a ray, 2 for the second |
 | `in_no_label_zone` | [N] | bool | lies where objects have no labels |
 | `boxes` | [M, 7] | float32 | centre x, y, z, length, width, height, heading |
-| `types` | [M] | int32 | `VEHICLE`, `PEDESTRIAN`, ..., as in Waymo |
+| `types` | [M] | int32 | `VEHICLE`, `VEHICLE_NEIGHBOUR`, ... of `labels` |
 | `difficulties` | [M] | int32 | 1 or 2, as the Waymo metric takes them |
 | `num_points` | [M] | int32 | points in the box, as the labels say |
 | `segment` | [] | text | which drive |

@@ -4,6 +4,9 @@ import numpy as np
 
 TYPES = ("UNKNOWN", "VEHICLE", "PEDESTRIAN", "SIGN", "CYCLIST")
 UNKNOWN, VEHICLE, PEDESTRIAN, SIGN, CYCLIST = range(len(TYPES))
+# Neighbours: objects so similar to a type that detections of them count neither
+# as right nor as false. The number of the type is negative.
+VEHICLE_NEIGHBOUR, PEDESTRIAN_NEIGHBOUR = -VEHICLE, -PEDESTRIAN
 DIFFICULTIES = ("UNKNOWN", "LEVEL_1", "LEVEL_2")
 BOX_FIELDS = ("x", "y", "z", "length", "width", "height", "heading")
 MOST_POINTS_OF_LEVEL_2 = 5

@@ -52,7 +52,8 @@ class Scenes(NamedTuple):
 
     Attributes:
         predictions: All predictions; `frame_id` indexes `frames`.
-        ground_truths: The ground-truth boxes that count; `frame_id` as well.
+        ground_truths: The ground-truth boxes that count, and neighbours;
+            `frame_id` as well.
         frames: The frames of both.
         num_left_out: How many ground-truth boxes hold no lidar point.
     """
@@ -130,7 +131,11 @@ def write_arguments(
     predictions: boxes.Predictions,
     ground_truths: boxes.GroundTruths,
 ) -> None:
-    """Writes the official op's arguments, in its dtypes, as an .npz file."""
+    """Writes the official op's arguments, in its dtypes, as an .npz file.
+
+    Neighbours of types are left out: the op has none.
+    """
+    ground_truths = boxes.without_neighbours(ground_truths)
     arguments = {
         boxes.PREFIXES[type(both)] + field: values.astype(_OP_DTYPES[field])
         for both in (predictions, ground_truths)

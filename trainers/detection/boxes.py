@@ -41,7 +41,9 @@ class GroundTruths(NamedTuple):
         frame_id: Integers `[n]`: the frame that a box is in.
         bbox: Boxes `[n, 7]` or `[n, 5]`, see `geometry`.
         type: Integers `[n]`, indices into `labels.TYPES`; the unknown type
-            counts nowhere.
+            counts nowhere. A negative one is a neighbour of the type, such as
+            `labels.VEHICLE_NEIGHBOUR`: it is no ground truth itself, and a
+            prediction that matches it is left out.
         difficulty: Integers `[n]`, indices into `labels.DIFFICULTIES`; unknown
             counts as LEVEL_1, as in the official op.
     """
@@ -69,6 +71,11 @@ _NAMES = {"type": labels.TYPES, "difficulty": labels.DIFFICULTIES}
 def select(boxes: Boxes, index: np.ndarray | slice) -> Boxes:
     """Picks some of the boxes, by indices, a mask or a slice."""
     return type(boxes)(*(values[index] for values in boxes))
+
+
+def without_neighbours(ground_truths: GroundTruths) -> GroundTruths:
+    """Picks the boxes that are to be found."""
+    return select(ground_truths, ground_truths.type >= 0)
 
 
 def checked(boxes: Boxes) -> Boxes:
@@ -121,7 +128,10 @@ def _check_values(prefix: str, field: str, values: np.ndarray) -> None:
     expected = "finite numbers"
     if field in _NAMES:
         names = _NAMES[field]
-        is_wrong = (values < 0) | (values >= len(names))
+        # Only ground truth has neighbours, of negative type.
+        has_neighbours = prefix + field == "ground_truth_type"
+        numbers = np.abs(values) if has_neighbours else values
+        is_wrong = (numbers < 0) | (numbers >= len(names))
         expected = ", ".join(f"{i} ({name})" for i, name in enumerate(names))
     records = np.flatnonzero(is_wrong.any(axis=tuple(range(1, values.ndim))))
     if records.size:

@@ -139,7 +139,7 @@ class Evaluation:
         return (
             f"{len(scenes.frames):,} frames, "
             f"{len(scenes.predictions.score):,} predictions, "
-            f"{len(scenes.ground_truths.type):,} ground-truth boxes "
+            f"{np.sum(scenes.ground_truths.type >= 0):,} ground-truth boxes "
             f"({scenes.num_left_out:,} more hold no lidar point); "
             f"{self.box_type}, AP rule of {self.ap_rule}, vehicles match from "
             f"an IoU of {self.vehicle_iou:g} on"

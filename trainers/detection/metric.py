@@ -5,6 +5,8 @@ Dataset", CVPR 2020, section 5; in its details as the official op of release
 1.6.7 computes it with the official configuration: predictions are matched to
 boxes of their own type from an IoU of 0.7 (vehicles) or 0.5 (all others) on,
 anew at each of 101 score cutoffs, over all ranges together and within each.
+Neighbours of a type, which Waymo does not have, are matched as its boxes are:
+their predictions are left out, as in KITTI's evaluation.
 """
 
 import concurrent.futures
@@ -41,8 +43,8 @@ class Results:
             as its heading is right, `[32, 101]`.
         recall: `[32, 101]`.
         true_positives: Matched predictions, `[32, 101]`.
-        false_positives: Predictions that are neither matched nor in a
-            no-label zone, `[32, 101]`.
+        false_positives: Predictions that match neither a box nor a neighbour
+            and are not in a no-label zone, `[32, 101]`.
         false_negatives: Boxes of up to this level that are not matched,
             `[32, 101]`.
     """
@@ -126,7 +128,8 @@ class DetectionMetric:
         Args:
             predictions: Predicted boxes; those below all cutoffs are optional.
             ground_truths: All ground-truth boxes of the same frames that hold
-                lidar points. A frame's boxes have to come in one update.
+                lidar points, and neighbours. A frame's boxes have to come in
+                one update.
 
         Raises:
             ValueError: For what cannot be measured, see `boxes.checked`.
@@ -196,7 +199,7 @@ def _count(
         true positives' heading accuracies, `[32, 101, 4]`.
     """
     predictions = boxes.select(predictions, predictions.type > 0)
-    ground_truths = boxes.select(ground_truths, ground_truths.type > 0)
+    ground_truths = boxes.select(ground_truths, ground_truths.type != 0)
     overlaps = _overlaps(predictions, ground_truths, iou_thresholds)
     num_types = len(labels.TYPES) - 1
     return np.concatenate(
@@ -211,7 +214,7 @@ def _count(
 
 
 def _type_shard(values: boxes.Boxes) -> np.ndarray:
-    return values.type - 1
+    return np.abs(values.type) - 1
 
 
 def _range_shard(values: boxes.Boxes) -> np.ndarray:
@@ -243,12 +246,15 @@ def _overlaps(
 def _close_pairs(
     predictions: boxes.Predictions, ground_truths: boxes.GroundTruths
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lists pairs of one frame and type whose circumcircles meet."""
+    """Lists pairs of one frame and type whose circumcircles meet.
+
+    Neighbours pair with predictions of the type that they neighbour.
+    """
     both = (predictions, ground_truths)
     ids = np.concatenate([values.frame_id for values in both])
     _, frame = np.unique(ids, return_inverse=True)
     group = frame * len(labels.TYPES) + np.concatenate(
-        [values.type for values in both]
+        [np.abs(values.type) for values in both]
     )
     pairs = matching.pairs_within_groups(
         *np.split(group, [predictions.type.size])
@@ -301,17 +307,19 @@ def _count_shards(
         in_labelled_zone,
         num_shards,
     )
-    hits = matched(np.ones(matches.start.size))
+    is_real = ground_truths.type > 0
+    hits = matched(is_real[matches.ground_truth])
     false_alarms = kept - matched(in_labelled_zone[matches.prediction])
     headings = matched(
-        geometry.heading_accuracy(
+        is_real[matches.ground_truth]
+        * geometry.heading_accuracy(
             predictions.bbox[matches.prediction, -1],
             ground_truths.bbox[matches.ground_truth, -1],
         )
     )
     counts = []
     for level in LEVELS:
-        counted = ground_truths.difficulty <= level
+        counted = is_real & (ground_truths.difficulty <= level)
         total = np.bincount(of_ground_truths, counted, num_shards)
         misses = total[:, None] - matched(counted[matches.ground_truth])
         counts.append(np.stack([hits, false_alarms, misses, headings], axis=-1))

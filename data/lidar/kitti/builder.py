@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
@@ -19,7 +20,10 @@ class KittiLidar(tfds.core.GeneratorBasedBuilder):
         **kwargs: As for every builder, such as `data_dir`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.1.0": "Vans and sitting persons are neighbours of their types."
+    }
 
     def __init__(self, *, directory: str | os.PathLike = "", **kwargs):
         self._directory = directory

@@ -9,6 +9,10 @@ elongation is 0. Objects are labelled only where the left colour camera sees
 them, so all points outside of its image count as in a no-label zone. KITTI has
 no difficulty of Waymo's kind: it comes from the number of points alone.
 
+A Van is the neighbour of a Car, and a Person_sitting that of a Pedestrian. As
+in KITTI's own evaluation, a detection that matches one is left out. In training
+both are background, as all other objects are.
+
 Geiger et al., "Are we ready for autonomous driving? The KITTI vision benchmark
 suite", CVPR 2012; the layout is that of its object development kit.
 """
@@ -21,11 +25,12 @@ import numpy as np
 
 from data.lidar import examples, labels
 
-# The rest (Van, Truck, Person_sitting, Tram, Misc) is UNKNOWN: it matches none
-# of Waymo's types, or KITTI's own evaluation ignores it.
+# The rest (Truck, Tram, Misc) is UNKNOWN: it matches none of Waymo's types.
 TYPES = {
     "Car": labels.VEHICLE,
+    "Van": labels.VEHICLE_NEIGHBOUR,
     "Pedestrian": labels.PEDESTRIAN,
+    "Person_sitting": labels.PEDESTRIAN_NEIGHBOUR,
     "Cyclist": labels.CYCLIST,
 }
 IMAGE_SIZE = (1242, 375)

@@ -143,6 +143,19 @@ def test_flat_boxes_are_written_flat(tmp_path):
     assert (box.length, box.width, box.heading) == (3.0, 4.0, 0.5)
 
 
+def test_the_official_op_is_given_no_neighbours(tmp_path):
+    found = box_files.read(_SCENE, _SCENE)
+    types = found.ground_truths.type.copy()
+    types[:3] = -1
+    path = tmp_path / "a.npz"
+    box_files.write_arguments(
+        path, found.predictions, found.ground_truths._replace(type=types)
+    )
+    with np.load(path) as archive:
+        np.testing.assert_array_equal(archive["ground_truth_type"], types[3:])
+        assert len(archive["ground_truth_bbox"]) == len(types) - 3
+
+
 def test_arguments_have_the_dtypes_of_the_official_op(tmp_path):
     found = box_files.read(_SCENE, _SCENE)
     path = tmp_path / "a.npz"

@@ -41,6 +41,9 @@ def test_predictions_that_cannot_be_measured(change, message):
 
 def test_true_boxes_that_cannot_be_measured():
     fine = waymo.ground_truths(_BBOX, difficulty=2)
+    boxes.checked(fine._replace(type=np.array([-1, 0, -4])))
+    with pytest.raises(ValueError, match=r"ground_truth_type\[1\]: got -5"):
+        boxes.checked(fine._replace(type=np.array([1, -5, 1])))
     with pytest.raises(
         ValueError, match=r"ground_truth_difficulty\[0\].*got 3"
     ):

@@ -189,6 +189,49 @@ def test_no_label_zones_forgive_false_positives_only():
     assert _counts(found, _VEHICLE_1, 0.0) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("box_type", boxes.BOX_TYPES)
+def test_what_matches_a_neighbour_is_left_out(box_type):
+    predictions = waymo.predictions(
+        # On a neighbour, twice; too little of it; of another type; a vehicle.
+        [
+            _changed(length=3.6),
+            _changed(length=3.2),
+            _changed(x=40.0, length=2.4),
+            _changed(x=60.0),
+            _changed(x=80.0),
+        ],
+        [0.9, 0.6, 0.9, 0.9, 0.5],
+        type=[1, 1, 1, 2, 1],
+    )
+    found = _measure(
+        predictions,
+        waymo.ground_truths(
+            [_BOX, *(_changed(x=x) for x in (40.0, 60.0, 80.0, 100.0))],
+            type=[-1, -1, -1, 1, -2],
+        ),
+        box_type,
+    )
+    assert _counts(found, _VEHICLE_1, 0.7) == (0, 1, 1)
+    # The neighbour excuses one detection, as in KITTI's evaluation.
+    assert _counts(found, _VEHICLE_1, 0.6) == (0, 2, 1)
+    assert _counts(found, _VEHICLE_2, 0.5) == (1, 2, 0)
+    row = breakdowns.row("VEHICLE", 1)
+    assert found.heading_precision[row, 50] == pytest.approx(1 / 3)
+    pedestrian = "OBJECT_TYPE_TYPE_PEDESTRIAN_LEVEL_1"
+    assert _counts(found, pedestrian, 0.5) == (0, 1, 0)
+
+
+def test_a_vehicle_is_preferred_to_a_neighbour_that_overlaps_less():
+    for length, expected in ((3.9, (1, 0, 0)), (3.1, (0, 0, 1))):
+        found = _measure(
+            waymo.predictions([_BOX], 1.0),
+            waymo.ground_truths(
+                [_changed(length=3.5), _changed(length=length)], type=[-1, 1]
+            ),
+        )
+        assert _counts(found, _VEHICLE_1, 1.0) == expected
+
+
 def test_a_heading_counts_in_precision_and_not_in_recall():
     found = _measure(
         waymo.predictions([_changed(width=4.0, heading=np.pi / 2)], 1.0),

@@ -20,7 +20,8 @@ class Found(NamedTuple):
 
     Attributes:
         predictions: The detections; `frame_id` is the frame's number.
-        ground_truths: The vehicles that hold lidar points.
+        ground_truths: The vehicles that hold lidar points, and the
+            neighbours of vehicles.
         frames: Segment and frame of each number.
         num_left_out: How many labelled vehicles hold no lidar point.
         losses: The losses of each frame, `[n, 9]` in the order of
@@ -96,11 +97,12 @@ def _split(
         )
         is_vehicle = frame["types"] == labels.VEHICLE
         counted = is_vehicle & (frame["num_points"] > 0)
+        listed = counted | (frame["types"] == labels.VEHICLE_NEIGHBOUR)
         ground_truths = boxes.GroundTruths(
-            frame_id=np.full(counted.sum(), number),
-            bbox=frame["boxes"][counted],
-            type=frame["types"][counted],
-            difficulty=frame["difficulties"][counted],
+            frame_id=np.full(listed.sum(), number),
+            bbox=frame["boxes"][listed],
+            type=frame["types"][listed],
+            difficulty=frame["difficulties"][listed],
         )
         name = frame["segment"].decode(), frame["frame"].decode()
         yield Found(
@@ -154,7 +156,7 @@ def draw_frames(
             pictures.Picture(
                 title=f"{segment}, {frame}",
                 points=example["points"][:, :3],
-                true_boxes=found.ground_truths.bbox,
+                true_boxes=boxes.without_neighbours(found.ground_truths).bbox,
                 predicted_boxes=found.predictions.bbox,
                 scores=found.predictions.score,
                 x_range=preset.grid.x_range,

@@ -23,7 +23,7 @@ def test_frames_are_those_of_the_folders(directory, tmp_path, capsys):
     arguments = [f"--kitti_dir={directory}", f"--data_dir={tmp_path / 'out'}"]
     for _ in range(2):
         assert command.guarded(prepare_kitti.main, arguments) == 0
-        target = tmp_path / "out" / "kitti_lidar" / "1.0.0"
+        target = tmp_path / "out" / "kitti_lidar" / "1.1.0"
         assert capsys.readouterr().out == f"Prepared: {target}\n"
     frames = tfds.builder_from_directory(target).as_dataset(split="train")
     examples = list(frames.as_numpy_iterator())
@@ -60,7 +60,7 @@ def test_a_damaged_frame_leaves_nothing(directory, tmp_path, capsys):
         if line.startswith("error: ")
     )
     assert f"{scan}: got 93 bytes" in line
-    assert not (tmp_path / "out" / "kitti_lidar" / "1.0.0").exists()
+    assert not (tmp_path / "out" / "kitti_lidar" / "1.1.0").exists()
     assert not list((tmp_path / "out").glob("kitti_lidar/*incomplete*"))
 
 

@@ -71,7 +71,7 @@ def test_a_frame_by_hand(directory):
         ],
         atol=1e-5,
     )
-    assert example["types"].tolist() == [1, 2, 0, 4]
+    assert example["types"].tolist() == [1, 2, -1, 4]
     assert example["num_points"].tolist() == [2, 0, 0, 0]
     assert example["difficulties"].tolist() == [2, 2, 2, 2]
     np.testing.assert_allclose(
@@ -81,6 +81,15 @@ def test_a_frame_by_hand(directory):
     assert example["in_no_label_zone"].tolist() == [False] * 3 + [True] * 3
     assert example["returns"].tolist() == [1] * 6
     assert (example["segment"], example["frame"]) == ("kitti", "000007")
+
+
+def test_neighbours_of_types(directory):
+    path = directory / "label_2" / "000007.txt"
+    (line,) = (line for line in _LABELS.splitlines() if line.startswith("Van"))
+    names = ("Van", "Person_sitting", "Truck", "Tram", "Misc", "Car")
+    path.write_text("".join(line.replace("Van", name) + "\n" for name in names))
+    example = frames.read_frame(directory, "000007")
+    assert example["types"].tolist() == [-1, -2, 0, 0, 0, 1]
 
 
 def test_frames_without_labels(directory):

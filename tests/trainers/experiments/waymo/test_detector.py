@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from data.lidar import labels
 from tests.data.lidar import frames as lidar_frames
 from tests.trainers.experiments.waymo import detections
 from tests.trainers.models.pointpillars import cases
+from trainers.detection import breakdowns, metric
 from trainers.experiments.waymo import detector, evaluation
 from trainers.models.pointpillars import losses
 from trainers.training import workers
@@ -49,6 +51,32 @@ def test_predictions_and_truth_of_each_frame():
     assert truths.frame_id.tolist() == [0, 1]
     assert truths.difficulty.tolist() == [1, 1]
     assert found.num_left_out == 2
+
+
+def test_what_matches_a_neighbour_is_left_out():
+    # A van, a car, both, and a sitting person where the vehicle is found.
+    places = [
+        ([detections.BOX], [labels.VEHICLE_NEIGHBOUR]),
+        ([detections.BOX], [labels.VEHICLE]),
+        (
+            [detections.BOX, detections.SHIFTED],
+            [labels.VEHICLE, labels.VEHICLE_NEIGHBOUR],
+        ),
+        ([detections.BOX], [labels.PEDESTRIAN_NEIGHBOUR]),
+    ]
+    expected = [(0, 0, 0), (1, 0, 0), (1, 0, 0), (0, 1, 0)]
+    for (bbox, types), counts in zip(places, expected):
+        example = lidar_frames.example(0, bbox, types=types)
+        found = _detect(detections.batches([example], 1))
+        measured = metric.DetectionMetric()
+        measured.update(found.predictions, found.ground_truths)
+        row = measured.counts[breakdowns.row("VEHICLE", 2), 0, :3]
+        assert tuple(row) == counts
+        assert found.num_left_out == 0
+        (picture,) = detector.draw_frames(
+            detections.Fixed(), cases.ROOMY, detections.frames([example])
+        )
+        assert len(picture.true_boxes) == types.count(labels.VEHICLE)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
