@@ -7,6 +7,9 @@ Parquet table (v2), or a pattern such as '/data/training/segment-1*.tfrecord'.
 Every segment becomes a shard. Started again, it converts the missing ones. Read
 the data set by tfds.builder_from_directory('OUT/waymo_lidar/1.0.0').
 
+Where the labels of a frame have no numbers of lidar points in their boxes, as
+in release 1.0, the points are counted.
+
 It runs on Apache Beam if that is installed (pip install -e '.[beam]'),
 otherwise in processes on this machine.
 """
@@ -86,6 +89,9 @@ def main() -> int:
             f"{builder.info.metadata['num_boxes'][split]} boxes in "
             f"{info.num_shards} shards"
         )
+    num_counted = sum(builder.info.metadata.get("num_counted", {}).values())
+    if num_counted:
+        print(f"{num_counted} boxes without numbers of lidar points: counted")
     print(f"Prepared: {builder.data_dir}")
     return 0
 

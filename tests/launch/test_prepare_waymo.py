@@ -74,6 +74,26 @@ def test_from_raw_segments_to_a_data_set(drives, tmp_path, capsys):
         assert len(example["points"]) > 5000
 
 
+def test_boxes_without_numbers_of_points_are_counted(tmp_path, capsys):
+    frame = cases.frame()
+    for label in frame.laser_labels:
+        label.ClearField("num_lidar_points_in_box")
+    (tmp_path / "in").mkdir()
+    cases.write_records(tmp_path / "in" / "a.tfrecord", [frame, cases.frame()])
+    arguments = [
+        f"--train={tmp_path / 'in'}",
+        f"--data_dir={tmp_path}",
+        "--processes=1",
+    ]
+    for _ in range(2):
+        assert command.guarded(prepare_waymo.main, arguments) == 0
+        assert capsys.readouterr().out.splitlines()[-3:] == [
+            "train: 2 frames with 24 boxes in 1 shards",
+            "12 boxes without numbers of lidar points: counted",
+            f"Prepared: {tmp_path}/waymo_lidar/1.0.0",
+        ]
+
+
 @pytest.mark.skipif(
     preparation.beam_is_installed(),
     reason="the workers of Apache Beam outlive a killed command",

@@ -150,10 +150,11 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
                 "the others, or skip bad segments."
             )
         self.info.metadata["bad_segments"] = bad
-        self.info.metadata["num_boxes"] = {
-            split: sum(outcomes[task].get("num_boxes", 0) for task in found)
-            for split, found in tasks.items()
-        }
+        for name in "num_boxes", "num_counted":
+            self.info.metadata[name] = {
+                split: sum(outcomes[task].get(name, 0) for task in found)
+                for split, found in tasks.items()
+            }
         self.info.set_splits(
             tfds.core.SplitDict(
                 [

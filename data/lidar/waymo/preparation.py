@@ -52,8 +52,9 @@ class Task:
         """Reads the outcome of preparing the segment in its current version.
 
         Returns:
-            `num_examples` and `num_boxes`, or `error`; None if it was not
-            prepared, or if its files changed since it began.
+            `num_examples`, `num_boxes` and `num_counted`, the boxes whose
+            points had to be counted; or `error`; None if it was not prepared,
+            or if its files changed since it began.
         """
         try:
             outcome = json.loads(self._note.read_text())
@@ -95,16 +96,22 @@ def prepare_segment(task: Task) -> None:
     """
     made_of = task.files()
     num_examples = num_boxes = 0
+    counted = []
     try:
         with records.writing(task.shard) as writer:
-            for example in task.segment.examples():
+            for example in task.segment.examples(counted.append):
                 writer.write(_serialized(example))
                 num_examples += 1
                 num_boxes += len(example["boxes"])
     except examples.LidarDataError as error:
         task.conclude(made_of, error=str(error))
     else:
-        task.conclude(made_of, num_examples=num_examples, num_boxes=num_boxes)
+        task.conclude(
+            made_of,
+            num_examples=num_examples,
+            num_boxes=num_boxes,
+            num_counted=sum(counted),
+        )
 
 
 def _serialized(example: examples.Example) -> bytes:

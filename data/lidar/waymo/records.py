@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -17,11 +17,15 @@ _FRAMING_BYTES = 8 + 4 + 4
 _NODE = re.compile(r"\{\{.*?\}\} ?| \[Op:.*|\n.*", re.DOTALL)
 
 
-def read(path: str | os.PathLike) -> Iterator[examples.Example]:
+def read(
+    path: str | os.PathLike,
+    on_counted: Callable[[int], None] = scans.pass_over,
+) -> Iterator[examples.Example]:
     """Reads a segment, one frame at a time.
 
     Args:
         path: A TFRecord file of `Frame` messages.
+        on_counted: See `scans.make_example`.
 
     Yields:
         An example for each frame, see `data.lidar.examples`.
@@ -33,7 +37,7 @@ def read(path: str | os.PathLike) -> Iterator[examples.Example]:
     index = -1
     for index, record in enumerate(_records(path)):
         with examples.located(f"{path}, record {index}"):
-            example = decode(parse(record))
+            example = decode(parse(record), on_counted)
         yield example
     if index < 0:
         raise examples.LidarDataError(
@@ -93,11 +97,14 @@ def _parsed(message_class, data: bytes):
         ) from error
 
 
-def decode(frame) -> examples.Example:
+def decode(
+    frame, on_counted: Callable[[int], None] = scans.pass_over
+) -> examples.Example:
     """Turns a frame into a training example.
 
     Args:
         frame: The `Frame`.
+        on_counted: See `scans.make_example`.
 
     Returns:
         The example, see `scans.make_example`.
@@ -126,9 +133,10 @@ def decode(frame) -> examples.Example:
         measured,
         calibrations,
         scans.matrix(frame.pose.transform, "vehicle pose"),
-        [_label(label) for label in frame.laser_labels],
+        _labels(frame.laser_labels),
         segment=frame.context.name,
         frame=str(frame.timestamp_micros),
+        on_counted=on_counted,
     )
 
 
@@ -157,7 +165,14 @@ def _image(compressed: bytes, name: str) -> np.ndarray:
         )
 
 
-def _label(label) -> scans.Label:
+def _labels(found) -> list[scans.Label]:
+    has_numbers = any(
+        label.HasField("num_lidar_points_in_box") for label in found
+    )
+    return [_label(label, has_numbers) for label in found]
+
+
+def _label(label, has_number: bool) -> scans.Label:
     box = label.box
     return scans.Label(
         (
@@ -171,5 +186,5 @@ def _label(label) -> scans.Label:
         ),
         label.type,
         label.detection_difficulty_level,
-        label.num_lidar_points_in_box,
+        label.num_lidar_points_in_box if has_number else None,
     )

@@ -1,7 +1,7 @@
 """Turns the scans of a frame into a training example."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,13 +39,18 @@ class Label:
         box: Centre x, y, z, length, width, height, heading.
         type: `labels.VEHICLE` or another one.
         level: The difficulty that a person set; 0 for none.
-        num_points: Points in the box.
+        num_points: Points in the box; None in all labels of a frame to count
+            them, as release 1.0 of the data set has no such numbers.
     """
 
     box: tuple[float, ...]
     type: int
     level: int
-    num_points: int
+    num_points: int | None
+
+
+def pass_over(num_boxes: int) -> None:
+    """Does nothing: who reads examples need not know what was counted."""
 
 
 def matrix(values: Sequence[float], name: str) -> np.ndarray:
@@ -83,6 +88,7 @@ def make_example(
     *,
     segment: str,
     frame: str,
+    on_counted: Callable[[int], None] = pass_over,
 ) -> examples.Example:
     """Turns a frame into a training example, first returns first.
 
@@ -93,6 +99,7 @@ def make_example(
         objects: The labelled objects.
         segment: Name of the segment.
         frame: Name of the frame.
+        on_counted: Called with the number of boxes whose points were counted.
 
     Returns:
         The example, see `data.lidar.examples`.
@@ -113,27 +120,37 @@ def make_example(
     numbers = sorted(parts)
     returned = [part for number in numbers for part in parts[number]]
     counts = [sum(len(p.values) for p in parts[number]) for number in numbers]
+    points = np.concatenate([part.values for part in returned])
+    described = _list_objects(objects, points)
+    if any(label.num_points is None for label in objects):
+        on_counted(len(objects))
     return examples.check(
         {
-            "points": np.concatenate([part.values for part in returned]),
+            "points": points,
             "returns": np.repeat(np.array(numbers, np.uint8), counts),
             "in_no_label_zone": np.concatenate(
                 [part.in_no_label_zone for part in returned]
             ),
-            **_list_objects(objects),
+            **described,
             "segment": segment,
             "frame": frame,
         }
     )
 
 
-def _list_objects(objects: Sequence[Label]) -> dict[str, np.ndarray]:
+def _list_objects(
+    objects: Sequence[Label], points: np.ndarray
+) -> dict[str, np.ndarray]:
     """Returns the fields of an example that describe its objects."""
-    num_points = np.array([label.num_points for label in objects], np.int32)
     levels = np.array([label.level for label in objects], np.int32)
     boxes = np.array([label.box for label in objects], np.float32)
+    boxes = boxes.reshape(-1, len(labels.BOX_FIELDS))
+    if any(label.num_points is None for label in objects):
+        num_points = labels.count_points(points, boxes)
+    else:
+        num_points = np.array([label.num_points for label in objects], np.int32)
     return {
-        "boxes": boxes.reshape(-1, len(labels.BOX_FIELDS)),
+        "boxes": boxes,
         "types": np.array([label.type for label in objects], np.int32),
         "difficulties": labels.difficulties(levels, num_points),
         "num_points": num_points,

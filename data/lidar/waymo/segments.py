@@ -3,10 +3,10 @@
 import dataclasses
 import glob
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from data.lidar import examples as lidar_examples
-from data.lidar.waymo import messages, records, tables
+from data.lidar.waymo import messages, records, scans, tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +29,11 @@ class RecordSegment:
         """All its files."""
         return (self.path,)
 
-    def examples(self) -> Iterator[lidar_examples.Example]:
-        """Reads its frames, see `frames.read`."""
-        return records.read(self.path)
+    def examples(
+        self, on_counted: Callable[[int], None] = scans.pass_over
+    ) -> Iterator[lidar_examples.Example]:
+        """Reads its frames, see `records.read`."""
+        return records.read(self.path, on_counted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +56,11 @@ class TableSegment:
             for kind in tables.KINDS
         )
 
-    def examples(self) -> Iterator[lidar_examples.Example]:
+    def examples(
+        self, on_counted: Callable[[int], None] = scans.pass_over
+    ) -> Iterator[lidar_examples.Example]:
         """Reads its frames, see `tables.read`."""
-        return tables.read(self.directory, self.name)
+        return tables.read(self.directory, self.name, on_counted)
 
 
 Segment = RecordSegment | TableSegment

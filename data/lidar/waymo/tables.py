@@ -10,7 +10,7 @@ import contextlib
 import os
 import pathlib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,11 @@ _NUM_POINTS = f"{_BOX}.num_lidar_points_in_box"
 Row = Mapping[str, Any]
 
 
-def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
+def read(
+    directory: str | os.PathLike,
+    name: str,
+    on_counted: Callable[[int], None] = scans.pass_over,
+) -> Iterator[examples.Example]:
     """Reads a segment, one frame at a time.
 
     Of the large tables only the current frame's row groups are in memory.
@@ -61,6 +65,7 @@ def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
     Args:
         directory: Holds the folders of the tables.
         name: Name of the segment's files, without `.parquet`.
+        on_counted: See `scans.make_example`.
 
     Yields:
         An example for each frame, in the order of time.
@@ -101,6 +106,7 @@ def read(directory: str | os.PathLike, name: str) -> Iterator[examples.Example]:
                 labels.get(time, ()),
                 segment=images.segment,
                 frame=str(time),
+                on_counted=on_counted,
             )
         yield example
 
@@ -150,9 +156,14 @@ def _calibrations(path: pathlib.Path) -> dict[int, range_images.Calibration]:
 def _labels(path: pathlib.Path) -> dict[int, list[scans.Label]]:
     """Returns the labels of each frame by its time."""
     labels = collections.defaultdict(list)
-    needed = (_TIME, *_BOX_COLUMNS, _TYPE, _NUM_POINTS)
-    for row in _rows(path, (*needed, _LEVEL)):
-        empty = [column for column in needed if row[column] is None]
+    needed = (_TIME, *_BOX_COLUMNS, _TYPE)
+    rows = _rows(path, (*needed, _LEVEL), optional=(_NUM_POINTS,))
+    numbered = {row[_TIME] for row in rows if row[_NUM_POINTS] is not None}
+    for row in rows:
+        expected = {*needed}
+        if row[_TIME] in numbered:
+            expected.add(_NUM_POINTS)
+        empty = sorted(column for column in expected if row[column] is None)
         if empty:
             raise examples.LidarDataError(
                 f"{path}, frame {row[_TIME]}: got no value for {empty[0]}."
@@ -168,11 +179,17 @@ def _labels(path: pathlib.Path) -> dict[int, list[scans.Label]]:
     return labels
 
 
-def _rows(path: pathlib.Path, columns: Sequence[str]) -> list[Row]:
-    """Reads all rows of a small table."""
+def _rows(
+    path: pathlib.Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> list[Row]:
+    """Reads all rows of a small table; None where an optional column lacks."""
     file = _open(path, columns)
+    there = {*file.schema_arrow.names}
     with _reading(path):
-        return file.read(list(columns)).to_pylist()
+        rows = file.read(
+            [*columns, *(column for column in optional if column in there)]
+        ).to_pylist()
+    return [{**dict.fromkeys(optional), **row} for row in rows]
 
 
 def _open(path: pathlib.Path, columns: Sequence[str]):

@@ -132,8 +132,8 @@ def test_interrupted_it_continues(
         written.append(task.segment.name)
         prepare_segment(task)
 
-    def interrupted_examples(segment):
-        for example in examples(segment):
+    def interrupted_examples(segment, on_counted):
+        for example in examples(segment, on_counted):
             yield example
             if at == "within" and segment.name == "segment-1":
                 raise KeyboardInterrupt
@@ -189,14 +189,15 @@ def test_a_changed_segment_is_prepared_again(drives, tmp_path):
     preparation.prepare([task], preparation.on_processes(1))
     assert task.outcome()["num_examples"] == 3
     assert task.outcome()["num_boxes"] == 1 + 2 + 3
+    assert task.outcome()["num_counted"] == 0
 
 
 def test_a_segment_that_changes_meanwhile_is_bad(drives, tmp_path, monkeypatch):
     copy = _copy(drives, tmp_path)
     examples = segments.RecordSegment.examples
 
-    def changing(segment):
-        yield from examples(segment)
+    def changing(segment, on_counted):
+        yield from examples(segment, on_counted)
         os.utime(segment.path)
 
     monkeypatch.setattr(segments.RecordSegment, "examples", changing)

@@ -54,6 +54,29 @@ def assert_as_official(example):
             assert example[name].shape == field_shape, name
 
 
+def test_points_are_counted_where_no_label_has_their_number(tmp_path):
+    frame = cases.frame()
+    for label in frame.laser_labels:
+        label.ClearField("num_lidar_points_in_box")
+    path = cases.write_records(tmp_path / "a.tfrecord", [frame, cases.frame()])
+    counted = []
+    found = list(frames.read(path, counted.append))
+    (want,) = frames.read(cases.RECORDS)
+    assert want["num_points"].sum() == 93
+    for example in found:
+        cases.assert_same(example, want)
+    assert counted == [12]
+
+
+def test_a_number_that_one_label_lacks_is_zero():
+    frame = cases.frame()
+    frame.laser_labels[1].ClearField("num_lidar_points_in_box")
+    counted = []
+    found = frames.decode(frame, counted.append)["num_points"]
+    assert found[:3].tolist() == [7, 0, 19]
+    assert counted == []
+
+
 def test_a_frame_without_second_returns_or_labels():
     frame = cases.frame()
     for laser in frame.lasers:

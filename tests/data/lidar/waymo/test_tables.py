@@ -18,6 +18,7 @@ pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 _TIME = "key.frame_timestamp_micros"
 _LASER = "key.laser_name"
+_NUM_POINTS = "[LiDARBoxComponent].num_lidar_points_in_box"
 _VALUES = "[LiDARComponent].range_image_return{}.values"
 
 
@@ -105,6 +106,24 @@ def test_frames_come_in_order_from_any_order_of_rows(copy):
         np.testing.assert_array_equal(example["points"], want["points"])
 
 
+def _without_numbers(table):
+    for row in range(table.num_rows):
+        table = _set(table, _NUM_POINTS, row, None)
+    return table
+
+
+@pytest.mark.parametrize(
+    "clear", [_without_numbers, lambda t: t.drop_columns([_NUM_POINTS])]
+)
+def test_points_are_counted_where_no_label_has_their_number(clear, copy):
+    _edit(copy, tables.BOX, clear)
+    counted = []
+    (example,) = tables.read(copy, cases.NAME, counted.append)
+    (want,) = tables.read(cases.TABLES, cases.NAME)
+    cases.assert_same(example, want)
+    assert counted == [12]
+
+
 def test_without_labels(copy):
     shutil.rmtree(copy / tables.BOX)
     (example,) = tables.read(copy, cases.NAME)
@@ -181,6 +200,11 @@ def _drop_laser_2(table):
             tables.BOX,
             lambda t: _set(t, "[LiDARBoxComponent].box.size.x", 5, None),
             ["no value", "size.x"],
+        ),
+        (
+            tables.BOX,
+            lambda t: _set(t, _NUM_POINTS, 5, None),
+            ["no value", _NUM_POINTS],
         ),
         (
             tables.CALIBRATION,
