@@ -37,6 +37,7 @@ IMAGE_SIZE = (1242, 375)
 _IGNORED = "DontCare"
 _NUM_LABEL_FIELDS = 15
 _POINT_BYTES = 16
+_BYTES_OF_FIVE_COLUMNS = 20
 
 
 def frame_names(directory: str | os.PathLike) -> list[str]:
@@ -142,12 +143,35 @@ def _bytes(path: pathlib.Path) -> bytes:
 def _scan(path: pathlib.Path) -> np.ndarray:
     """Reads points `[N, 4]`, float32."""
     raw = _bytes(path)
+    if _has_five_columns(raw):
+        raise examples.LidarDataError(
+            f"{path}: got five numbers for each point, as in nuScenes, "
+            "expected KITTI's four: x, y, z, reflectance."
+        )
     if len(raw) % _POINT_BYTES:
         raise examples.LidarDataError(
             f"{path}: got {len(raw)} bytes, expected {_POINT_BYTES} for each "
             "point; get the file again."
         )
     return np.frombuffer(raw, "<f4").astype(np.float32).reshape(-1, 4)
+
+
+def _has_five_columns(raw: bytes) -> bool:
+    """Returns whether points have x, y, z, an intensity and one number more.
+
+    KITTI's reflectance is in [0, 1]. Read with the wrong number of columns, the
+    fourth one has coordinates in it, which are not, and some are negative.
+    """
+    if len(raw) % _BYTES_OF_FIVE_COLUMNS:
+        return False
+    numbers = np.frombuffer(raw, "<f4")
+    if not np.isfinite(numbers).all():
+        return False
+    fits_four = (
+        numbers.size % 4 == 0
+        and ((numbers[3::4] >= 0.0) & (numbers[3::4] <= 1.0)).all()
+    )
+    return not fits_four and bool((numbers[3::5] >= 0.0).all())
 
 
 def _numbers(texts: Sequence[str], count: int) -> np.ndarray:

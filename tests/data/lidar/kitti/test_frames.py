@@ -141,6 +141,42 @@ def test_a_damaged_file(name, damage, parts, directory):
         assert part in message
 
 
+def _cloud(num_points):
+    """Points around the lidar, with a reflectance in [0, 1]."""
+    generator = np.random.default_rng(0)
+    places = generator.normal(0.0, [20.0, 20.0, 1.0], (num_points, 3))
+    reflectance = generator.integers(0, 100, (num_points, 1)) / 99
+    return np.hstack([places, reflectance]).astype(np.float32)
+
+
+# 4,000 points of five numbers are as large as 5,000 of four.
+@pytest.mark.parametrize("num_points", [4000, 4001, 4004])
+@pytest.mark.parametrize("intensity", [1.0, 255.0])
+def test_five_numbers_a_point_are_refused(num_points, intensity, directory):
+    path = directory / "velodyne" / "000007.bin"
+    rings = np.arange(num_points)[:, None] % 32
+    cloud = np.hstack([_cloud(num_points), rings]).astype("<f4")
+    cloud[:, 3] *= intensity
+    path.write_bytes(cloud.tobytes())
+    with pytest.raises(lidar_examples.LidarDataError) as error:
+        frames.read_frame(directory, "000007")
+    assert str(error.value) == (
+        f"{path}: got five numbers for each point, as in nuScenes, expected "
+        "KITTI's four: x, y, z, reflectance."
+    )
+
+
+@pytest.mark.parametrize("reflectance", [0.0, 1.0, 255.0])
+@pytest.mark.parametrize("num_points", [5, 5000, 5001])
+def test_four_numbers_a_point_are_read(num_points, reflectance, directory):
+    path = directory / "velodyne" / "000007.bin"
+    cloud = _cloud(num_points)
+    cloud[:, 3] *= reflectance
+    path.write_bytes(cloud.astype("<f4").tobytes())
+    found = frames.read_frame(directory, "000007")["points"]
+    np.testing.assert_array_equal(found[:, :4], cloud)
+
+
 def test_no_frames(tmp_path):
     with pytest.raises(lidar_examples.LidarDataError, match="velodyne: got no"):
         list(frames.read(tmp_path))
