@@ -6,7 +6,8 @@ python -m launch.evaluate --run_dir=RUN [--data_dir=DATA] [--draw=4]
 The first form reads official `Objects` files (.bin) or files with the arguments
 of the official op (.npz). The second measures the last checkpoint of a run of
 --experiment=waymo. Both report AP and APH under the official names of the
-breakdowns. Ground-truth boxes without lidar points are left out.
+breakdowns: of the types that the detector of the run predicts, or that occur in
+the files. Ground-truth boxes without lidar points are left out.
 """
 
 import os
@@ -81,8 +82,9 @@ flags.DEFINE_integer(
     lower_bound=1, flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
-    "json", None, "Also write AP and APH to this file.", flag_values=FLAGS
-)
+    "json", None, "Also write AP and APH of all breakdowns to this file.",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_string(
     "plots", None, "Also plot precision over recall into this folder.",
     flag_values=FLAGS,
@@ -127,7 +129,8 @@ def main() -> int:
         _path(FLAGS.run_dir), FLAGS.data_dir, FLAGS.split, FLAGS.min_points or 0
     )
     scenes, drawn = trained.evaluate(FLAGS.draw or 0)
-    print(measured.compare_scenes(scenes, (FLAGS.run_dir, FLAGS.run_dir)))
+    sources = (FLAGS.run_dir, FLAGS.run_dir)
+    print(measured.compare_scenes(scenes, sources, waymo_runs.TYPE_NAMES))
     folder = _path(FLAGS.plots) or trained.directory / "pictures"
     for index, picture in enumerate(drawn):
         path = folder / f"frame_{index}.png"

@@ -90,6 +90,25 @@ def test_types_that_are_not_there_get_no_plot(tmp_path):
     ]
 
 
+def test_types_that_are_not_there_get_no_rows(tmp_path, capsys):
+    scene = waymo.ORACLE / "vehicle_nlz.npz"
+    path = tmp_path / "numbers.json"
+    arguments = [
+        f"--predictions={scene}",
+        f"--ground_truths={scene}",
+        f"--json={path}",
+    ]
+    assert command.guarded(evaluate.main, arguments) == 0
+    rows = [
+        line.split()[0]
+        for line in capsys.readouterr().out.splitlines()
+        if "_TYPE_" in line
+    ]
+    assert len(rows) == 8 and all("_VEHICLE_" in row for row in rows)
+    # The file is for programs: it always has the same names.
+    assert len(_numbers(path)) == 32
+
+
 def test_the_official_numbers_stand_beside_ours(tmp_path, capsys):
     *_, arrays = waymo.load("all_types")
     official = {

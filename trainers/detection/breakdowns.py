@@ -1,6 +1,7 @@
 """The breakdowns of the Waymo detection metric, by their official names."""
 
 import itertools
+from collections.abc import Collection
 
 from data.lidar import labels
 
@@ -37,6 +38,16 @@ BREAKDOWNS = (
         )
     ),
 )
+
+
+def of_types(type_names: Collection[str]) -> list[str]:
+    """Lists the breakdowns of some types, in the order of `BREAKDOWNS`."""
+    ranges = (None, *RANGES)
+    rows = {
+        breakdown(*each)
+        for each in itertools.product(type_names, LEVELS, ranges)
+    }
+    return [name for name in BREAKDOWNS if name in rows]
 
 
 def row(type_name: str, level: int, range_name: str | None = None) -> int:

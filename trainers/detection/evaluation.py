@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Evaluation:
             ground_truths: The same.
 
         Returns:
-            A table of all breakdowns.
+            A table of the breakdowns of all types that occur.
 
         Raises:
             UserError: For a file that cannot be read, compared or written.
@@ -92,16 +92,21 @@ class Evaluation:
         )
 
     def compare_scenes(
-        self, scenes: box_files.Scenes, sources: tuple[str, str] = ("", "")
+        self,
+        scenes: box_files.Scenes,
+        sources: tuple[str, str] = ("", ""),
+        type_names: Sequence[str] | None = None,
     ) -> str:
         """Compares predictions with ground truth; writes the requested files.
 
         Args:
             scenes: Both.
             sources: Where they come from.
+            type_names: The types that are predicted, of `labels.TYPES`; by
+                default those that occur.
 
         Returns:
-            A table of all breakdowns.
+            A table of their breakdowns.
 
         Raises:
             UserError: For what cannot be compared or written.
@@ -123,7 +128,9 @@ class Evaluation:
                 numbers, official.evaluate(self.official_python, *both)
             )
         written = self._write(results, numbers, scenes)
-        lines = [self._heading(scenes), "", *_table(numbers), ""]
+        if type_names is None:
+            type_names = _types_of(scenes)
+        lines = [self._heading(scenes), "", *_table(numbers, type_names), ""]
         lines += _operating_points(results)
         if self.official_python is not None:
             lines += ["", _difference(numbers)]
@@ -166,6 +173,12 @@ class Evaluation:
         return written
 
 
+def _types_of(scenes: box_files.Scenes) -> list[str]:
+    """Lists the types of predictions and ground truth, neighbours aside."""
+    found = np.union1d(scenes.predictions.type, scenes.ground_truths.type)
+    return [labels.TYPES[type_] for type_ in found[found > 0]]
+
+
 def _types_there(results: metric.Results) -> Iterator[str]:
     """Lists the types of objects among predictions and ground truth."""
     totals = (
@@ -195,10 +208,14 @@ def _operating_points(results: metric.Results) -> Iterator[str]:
                 )
             )
             best = np.argmax(hits / (2 * hits + false_alarms + misses + 1e-9))
+            # The metric's precision is 1 by convention where nothing is right.
+            num_found = hits[best] + false_alarms[best]
+            precision = (
+                f"precision {hits[best] / num_found:.3f}, " if num_found else ""
+            )
             yield (
                 f"{type_name} LEVEL_{level}, best F1 at scores from "
-                f"{metric.CUTOFFS[best]:.2f} on: precision "
-                f"{results.precision[row, best]:.3f}, recall "
+                f"{metric.CUTOFFS[best]:.2f} on: {precision}recall "
                 f"{results.recall[row, best]:.3f} ({hits[best]} found, "
                 f"{false_alarms[best]} false, {misses[best]} missed)"
             )
@@ -234,11 +251,11 @@ def _beside(
     }
 
 
-def _table(rows: Mapping[str, Numbers]) -> list[str]:
+def _table(rows: Mapping[str, Numbers], type_names: Sequence[str]) -> list[str]:
     headings = [f"{_LABELS[key]:>12}" for key in next(iter(rows.values()))]
     cells = [
-        [name, *(f"{number:.6f}" for number in numbers.values())]
-        for name, numbers in rows.items()
+        [name, *(f"{number:.6f}" for number in rows[name].values())]
+        for name in breakdowns.of_types(type_names)
     ]
     return text_table.lay_out(
         [["breakdown", *headings], *cells], "<" + ">" * len(headings)

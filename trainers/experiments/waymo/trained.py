@@ -18,6 +18,7 @@ from trainers.training import checkpoints
 
 _EXPERIMENT = Waymo()
 _FRAMES_AT_ONCE = 4
+TYPE_NAMES = ("VEHICLE",)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -320,6 +320,8 @@ def test_a_run_is_evaluated_and_drawn(whole, data_dir, tmp_path, capsys):
     # Of the three test frames the first and the last have boxes.
     assert lines[1].startswith("3 frames, ")
     assert ", 3 ground-truth boxes (0 more hold no lidar point)" in lines[1]
+    rows = [line.split()[0] for line in lines if "_TYPE_" in line]
+    assert len(rows) == 8 and all("_VEHICLE_" in row for row in rows)
     assert "VEHICLE LEVEL_1, best F1 at scores from" in printed.out
     for index in range(2):
         picture = tmp_path / "plots" / f"frame_{index}.png"
