@@ -10,6 +10,7 @@ python -m launch.train --experiment=waymo --config.dataset=kitti_lidar
 --config.training_split='train[:80%]' --data_dir=OUT --method=... --run_dir=...
 """
 
+import tensorflow_datasets as tfds
 from absl import flags
 
 from data.lidar.kitti import builder
@@ -33,6 +34,7 @@ flags.DEFINE_string(
 @command.with_flags(FLAGS, __doc__, "kitti_dir", "data_dir")
 def main() -> int:
     """Runs the command."""
+    tfds.disable_progress_bar()
     directory = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
     print(f"Prepared: {directory}")
     return 0

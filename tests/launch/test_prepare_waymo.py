@@ -60,9 +60,12 @@ def test_from_raw_segments_to_a_data_set(drives, tmp_path, capsys):
     for _ in range(2):
         arguments = _arguments(drives, tmp_path)
         assert command.guarded(prepare_waymo.main, arguments) == 0
-        printed = capsys.readouterr().out
-        assert "train: 2 frames with " in printed
-        assert printed.endswith(f"Prepared: {tmp_path}/waymo_lidar/1.0.0\n")
+        printed = capsys.readouterr()
+        train, validation, last = printed.out.splitlines()
+        assert train.startswith("train: 2 frames with ")
+        assert validation.startswith("validation: 1 frames with ")
+        assert last == f"Prepared: {tmp_path}/waymo_lidar/1.0.0"
+        assert printed.err == ""
     builder = tfds.builder_from_directory(tmp_path / "waymo_lidar" / "1.0.0")
     examples = list(builder.as_dataset(split="train").as_numpy_iterator())
     assert [example["segment"] for example in examples] == [
@@ -147,7 +150,10 @@ def test_a_bad_segment_can_be_skipped(drives, tmp_path, capsys, refused):
     assert f"bad segment: {path}, record 0: cannot be read" in printed.out
     arguments.append("--skip_bad_segments")
     assert command.guarded(prepare_waymo.main, arguments) == 0
-    assert "train: 1 frames" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2/3 segments are done"
+    assert lines[1].startswith(f"bad segment: {path}, record 0")
+    assert lines[2].startswith("train: 1 frames")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ its own in a folder beside, which survives an interruption. When all are there,
 they move into the data set as they are.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow_datasets as tfds
@@ -65,6 +67,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
         self._skip_bad_segments = skip_bad_segments
         self._num_processes = num_processes or os.cpu_count() or 1
         self._report = report
+        self._stdout = None
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -81,7 +84,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
 
         It runs on Apache Beam where that is installed, and on processes of
         this machine else. `download_config` may name a `beam_runner` and its
-        `beam_options`.
+        `beam_options`. The messages of TFDS about a download are hidden.
 
         Args:
             **kwargs: See `tfds.core.DatasetBuilder.download_and_prepare`.
@@ -115,7 +118,9 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
                 shutil.rmtree(left)
             self.info.metadata["segments"] = names
             kwargs.setdefault("download_dir", self._unfinished / "downloads")
-            super().download_and_prepare(**kwargs)
+            self._stdout = sys.stdout
+            with contextlib.redirect_stdout(None):
+                super().download_and_prepare(**kwargs)
             shutil.rmtree(self._unfinished)
 
     @property
@@ -133,16 +138,18 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
             for split, found in self._segments.items()
         }
         every = [task for found in tasks.values() for task in found]
-        outcomes = preparation.prepare(
-            every, self._executor(download_config), self._report
-        )
-        bad = {
-            task.segment.name: outcomes[task]["error"]
-            for task in every
-            if "error" in outcomes[task]
-        }
-        for reason in bad.values():
-            self._report(f"bad segment: {reason}")
+        # Within TFDS's own `download_and_prepare`, whose output is hidden.
+        with contextlib.redirect_stdout(self._stdout):
+            outcomes = preparation.prepare(
+                every, self._executor(download_config), self._report
+            )
+            bad = {
+                task.segment.name: outcomes[task]["error"]
+                for task in every
+                if "error" in outcomes[task]
+            }
+            for reason in bad.values():
+                self._report(f"bad segment: {reason}")
         if bad and not self._skip_bad_segments:
             raise examples.LidarDataError(
                 f"{len(bad)} of {len(every)} segments cannot be read (see "

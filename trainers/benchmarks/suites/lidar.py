@@ -1,8 +1,6 @@
 """Lidar detection: frames, pillars, training, detections and the metric."""
 
-import contextlib
 import pathlib
-import sys
 import tempfile
 
 import tensorflow as tf
@@ -84,14 +82,12 @@ def prepare_frames(
         report=progress.say,
     )
     found = waymo_segments.find(str(folder / "segments"))
-    # TFDS prints what it does, and stdout is for the table.
-    with contextlib.redirect_stdout(sys.stderr):
-        builder.WaymoLidar(
-            segments={"train": found},
-            num_processes=1,
-            report=progress.say,
-            data_dir=folder / "data",
-        ).download_and_prepare()
+    builder.WaymoLidar(
+        segments={"train": found},
+        num_processes=1,
+        report=progress.say,
+        data_dir=folder / "data",
+    ).download_and_prepare()
     return str(folder / "data")
 
 

@@ -24,7 +24,9 @@ def test_frames_are_those_of_the_folders(directory, tmp_path, capsys):
     for _ in range(2):
         assert command.guarded(prepare_kitti.main, arguments) == 0
         target = tmp_path / "out" / "kitti_lidar" / "1.1.0"
-        assert capsys.readouterr().out == f"Prepared: {target}\n"
+        printed = capsys.readouterr()
+        assert printed.out == f"Prepared: {target}\n"
+        assert printed.err == ""
     frames = tfds.builder_from_directory(target).as_dataset(split="train")
     examples = list(frames.as_numpy_iterator())
     assert [e["frame"] for e in examples] == [b"000007", b"000009"]
