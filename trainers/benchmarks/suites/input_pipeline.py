@@ -2,16 +2,16 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data import attribute_sets, mixed_batches, streams
+from data import attribute_sets, mixed_batches, prepared, records, streams
 from data.drawn_faces import builder as drawn_faces
 from data.lidar import examples as lidar_examples
 from data.lidar import sets
@@ -52,14 +52,26 @@ class Feed:
     step: measuring.Step
     batch_size: int
 
-    def read(self) -> None:
-        """Reads some batches; the first of all fill the shuffle buffer."""
-        for _ in range(self.num_batches):
-            next(self._iterator)
+    def time_reading(self) -> float:
+        """Returns the seconds that an example takes, in a steady state.
 
-    @functools.cached_property
-    def _iterator(self) -> Iterator:
-        return iter(self.batches)
+        A pipeline that has just started fills its shuffle buffer, and one that
+        has waited holds batches that it has read.
+        """
+        iterator = iter(self.batches)
+        for _ in range(self.num_batches):
+            next(iterator)
+        started = time.perf_counter()
+        for _ in range(self.num_batches):
+            next(iterator)
+        seconds = time.perf_counter() - started
+        return seconds / (self.num_batches * self.batch_size)
+
+    def time_training(self) -> float:
+        """Returns the seconds that an example takes."""
+        started = time.perf_counter()
+        self.step()
+        return (time.perf_counter() - started) / self.batch_size
 
 
 def celeba(folder: pathlib.Path, progress: measuring.Progress) -> Feed:
@@ -155,24 +167,15 @@ def frames(folder: pathlib.Path, progress: measuring.Progress) -> Feed:
     """Makes the pipeline of lidar frames, over simulated ones."""
     preset = presets.PRESETS[detector.PRESET]
     data_dir = lidar.prepare_frames(folder, _NUM_FRAMES, progress)
+    _thin(data_dir)
     examples = sets.LidarSet("waymo_lidar", data_dir).training_frames(
         "train", streams.Reading(_FRAMES_AT_ONCE, seed=0)
     )
 
     def encode(example, seed):
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        # Every ray of a simulated frame returns.
-        count = tf.shape(example["points"], tf.int64)[0]
-        number = tf.minimum(count, _NUM_POINTS)
-        kept = tf.range(number) * count // number
-        thinned = {
-            field: tf.gather(example[field], kept)
-            for field in ("points", "in_no_label_zone")
-        }
         frame = augmentation.augment(
-            sets.vehicles({**example, **thinned}),
-            preset.augmentation,
-            seeds[0],
+            sets.vehicles(example), preset.augmentation, seeds[0]
         )
         return encoding.encode_frame(frame, preset, seeds[1])
 
@@ -187,6 +190,25 @@ def frames(folder: pathlib.Path, progress: measuring.Progress) -> Feed:
         detector.training_step(preset, example, _FRAMES_AT_ONCE),
         _FRAMES_AT_ONCE,
     )
+
+
+def _thin(data_dir: str) -> None:
+    """Leaves simulated frames the points of real ones: every ray returns."""
+    frames = prepared.open_set("waymo_lidar", data_dir)
+    (path,) = frames.builder.data_path.glob("*.tfrecord*")
+    thinned = []
+    for example in frames.records("train").map(frames.parse):
+        count = len(example["points"])
+        kept = np.linspace(0, count - 1, min(count, _NUM_POINTS), dtype=int)
+        fields = {
+            field: example[field].numpy()[kept]
+            for field in ("points", "in_no_label_zone")
+        }
+        values = {name: value.numpy() for name, value in example.items()}
+        thinned.append(frames.features.serialize_example({**values, **fields}))
+    with records.writing(pathlib.Path(path)) as writer:
+        for record in thinned:
+            writer.write(record)
 
 
 FEEDS: dict[str, Callable[[pathlib.Path, measuring.Progress], Feed]] = {
@@ -213,17 +235,13 @@ def _rows(
     name: str, feed: Feed, rounds: int, progress: measuring.Progress
 ) -> list[measuring.Row]:
     reading, training = f"{name}, reading", f"{name}, training"
-    times = measuring.take_turns(
-        {reading: feed.read, training: feed.step},
-        rounds,
-        warm_up=1,
-        progress=progress.start(rounds),
-    )
-    # Seconds per example.
-    each = {
-        reading: np.divide(times[reading], feed.num_batches * feed.batch_size),
-        training: np.divide(times[training], feed.batch_size),
-    }
+    feed.step()
+    show = progress.start(rounds)
+    each = {reading: [], training: []}
+    for number in range(rounds):
+        each[reading].append(feed.time_reading())
+        each[training].append(feed.time_training())
+        show(number + 1)
     return [
         *(measuring.rate_row(each, case, 1, feed.unit) for case in each),
         measuring.speed_row(each, reading, training, target=TARGET),
