@@ -11,7 +11,7 @@ from typing import TextIO
 from absl import flags
 
 from data import prepared
-from trainers import errors
+from trainers import errors, quiet
 from trainers.training import workers
 
 _CONFIG = "--config."
@@ -191,6 +191,7 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
         main: Takes the command line without the program; returns the exit
             code.
     """
+    quiet.silence_libraries()
     sys.exit(guarded(main, sys.argv[1:]))
 
 

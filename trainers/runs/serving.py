@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -120,7 +121,18 @@ def _write(model: Served, path: pathlib.Path, form: str) -> None:
     elif form == "keras":
         model.save(path)
     else:
-        model.export(path, format=FORMATS[form][0], verbose=False)
+        # ONNX takes it from a model that was called alone.
+        signature = [
+            tf.TensorSpec(x.shape, x.dtype, x.name) for x in model.inputs
+        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.export(
+                path,
+                format=FORMATS[form][0],
+                verbose=False,
+                input_signature=signature,
+            )
 
 
 def _remove(path: pathlib.Path) -> None:
