@@ -36,12 +36,15 @@ class ImageSet:
             read.
         training_split: What is trained on.
         evaluation_split: What is tested on.
+        antialias: Whether images of another size are resized bilinearly with
+            antialiasing; otherwise to the means of their areas.
     """
 
     prepared: prepared.PreparedSet
     image_shape: tuple[int, int, int]
     training_split: str
     evaluation_split: str
+    antialias: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -70,10 +73,11 @@ class ImageSet:
         """
         example = self.prepared.parse(record)
         image = example["image"]
-        if not image.shape.is_fully_defined():
-            image = tf.image.resize(
-                image, self.image_shape[:2], method=tf.image.ResizeMethod.AREA
-            )
+        size = self.image_shape[:2]
+        if self.antialias:
+            image = tf.image.resize(image, size, antialias=True)
+        elif not image.shape.is_fully_defined():
+            image = tf.image.resize(image, size, tf.image.ResizeMethod.AREA)
         return tf.ensure_shape(image, self.image_shape), example["label"]
 
     def training_batches(self, reading: streams.Reading) -> tf.data.Dataset:
@@ -121,6 +125,7 @@ def open_sets(
     evaluation_split: str,
     source: str | None,
     data_dir: str | None = None,
+    image_size: int = 0,
 ) -> dict[str, ImageSet]:
     """Opens target and source.
 
@@ -134,6 +139,8 @@ def open_sets(
         evaluation_split: What of the target is tested on.
         source: Name of the source; None for the target alone.
         data_dir: As in `prepared.open_set`.
+        image_size: Side of the square that images of the target are resized
+            to; 0 for their own size.
 
     Returns:
         The sets under `source`, if there is one, and `target`.
@@ -144,15 +151,23 @@ def open_sets(
     """
     opened = _open(target, data_dir)
     shape = _image_shape(opened)
+    if image_size:
+        shape = (image_size, image_size, shape[-1])
     if None in shape:
         raise prepared.DataError(
-            f"{target} has images of many sizes, expected a target with one "
-            "size; take it for the source, which is resized."
+            f"{target} has images of many sizes; give the size of the target's "
+            "images, or take it for the source, which is resized."
         )
     sets = {}
     if source is not None:
         sets[SOURCE] = _open_source(source, target, shape, data_dir)
-    sets[TARGET] = ImageSet(opened, shape, training_split, evaluation_split)
+    sets[TARGET] = ImageSet(
+        opened,
+        shape,
+        training_split,
+        evaluation_split,
+        antialias=shape != _image_shape(opened),
+    )
     for images in sets.values():
         for split in images.training_split, images.evaluation_split:
             images.prepared.num_examples(split)

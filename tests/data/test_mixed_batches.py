@@ -262,3 +262,22 @@ def test_damage_is_found_in_both_splits(data_dir, tmp_path):
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(prepared.DataError, match="record 6 cannot be read"):
         images.check()
+
+
+def test_a_target_of_many_sizes_is_resized(data_dir):
+    """Bilinearly with antialiasing, as a model in use does."""
+    splits = {"training_split": "train", "evaluation_split": "validation"}
+    sets = _open(
+        data_dir, target="photographs", source=None, image_size=3, **splits
+    )
+    assert sets["target"].image_shape == (3, 3, 3)
+    (batch,) = mixed_batches.test_batches(sets, 2)
+    images, labels = (part["target"].numpy() for part in batch)
+    given = zip(*_LARGE["validation"], strict=True)
+    expected = {
+        int(label): tf.image.resize(image, (3, 3), antialias=True) / 256.0
+        for image, label in given
+    }
+    assert sorted(expected) == sorted(labels.tolist())
+    for image, label in zip(images, labels, strict=True):
+        np.testing.assert_allclose(image, expected[int(label)], atol=1e-6)

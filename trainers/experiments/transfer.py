@@ -106,6 +106,8 @@ class TransferConfig(FitConfig):
         evaluation_split: Split of the target for evaluation.
         source: Name of the prepared source data set.
         target_only: Whether to train without the source, for comparison.
+        image_size: Side of the square that the target's images are resized
+            to; 0 for their own size.
     """
 
     steps: int = 250_000
@@ -123,6 +125,7 @@ class TransferConfig(FitConfig):
     evaluation_split: str = "test"
     source: str = "imagenet2012"
     target_only: bool = False
+    image_size: int = non_negative(0)
 
     def __post_init__(self):
         """Validates the fields."""
@@ -140,6 +143,7 @@ def _open(
         evaluation_split=config.evaluation_split,
         source=None if config.target_only else config.source,
         data_dir=data_dir,
+        image_size=config.image_size,
     )
 
 

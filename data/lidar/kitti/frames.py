@@ -62,6 +62,15 @@ def frame_names(directory: str | os.PathLike) -> list[str]:
     return names
 
 
+def read_scan(path: pathlib.Path) -> np.ndarray:
+    """Reads the points of a scan as an example has them, `[N, 5]`.
+
+    Raises:
+        LidarDataError: If it is missing or damaged.
+    """
+    return np.pad(_scan(path), ((0, 0), (0, 1)))
+
+
 def read_frame(
     directory: str | os.PathLike,
     name: str,
@@ -85,12 +94,11 @@ def read_frame(
     directory = pathlib.Path(directory)
     calibration = _calibration(directory / "calib" / f"{name}.txt")
     path = directory / "velodyne" / f"{name}.bin"
-    scan = _scan(path)
+    points = read_scan(path)
     label_folder = directory / "label_2"
     types, boxes = [], np.zeros((0, 7), np.float32)
     if label_folder.is_dir():
         types, boxes = _labels(label_folder / f"{name}.txt", calibration)
-    points = np.pad(scan, ((0, 0), (0, 1)))
     num_points = labels.count_points(points, boxes)
     with examples.located(str(path)):
         return examples.check(
@@ -99,7 +107,7 @@ def read_frame(
                 "returns": np.full(
                     len(points), examples.FIRST_RETURN, np.uint8
                 ),
-                "in_no_label_zone": ~_in_image(scan, calibration, image_size),
+                "in_no_label_zone": ~_in_image(points, calibration, image_size),
                 "boxes": boxes,
                 "types": np.array(types, np.int32),
                 "difficulties": labels.difficulties(

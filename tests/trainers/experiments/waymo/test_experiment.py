@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 import graddrop_tf as gd
 from data import prepared, streams
 from data.lidar import sets
-from launch import command, evaluate, export
+from launch import command, evaluate, export, predict
 from tests.data.lidar import frames
 from tests.trainers import small_runs
 from tests.trainers.models.pointpillars import cases
@@ -136,6 +137,49 @@ def test_a_run_leaves_points_to_boxes(data_dir, tmp_path, monkeypatch):
     assert command.guarded(export.main, arguments) == 0
     found = tf.saved_model.load(str(again)).signatures["serve"](points=points)
     np.testing.assert_allclose(found["boxes"], expected[0], atol=1e-5)
+    check_predictions(run, trained, points.numpy(), tmp_path)
+
+
+def check_predictions(run, trained, points, folder):
+    """Boxes in scans of KITTI, which have four columns."""
+    scan = points[:, :4] * [1.0, 1.0, 1.0, 0.5]
+    (folder / "scans").mkdir()
+    for name, number in (("a", 100), ("b", 60)):
+        scan[:number].astype(np.float32).tofile(
+            folder / "scans" / f"{name}.bin"
+        )
+    out = folder / "boxes.csv"
+    arguments = [f"--run_dir={run.directory}", f"--scans={folder / 'scans'}"]
+    assert command.guarded(predict.main, [*arguments, f"--out={out}"]) == 0
+    with open(out, newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0][:3] == ["frame", "score", "x"]
+    assert [row[0] for row in rows[1:]] == ["a"] * 5 + ["b"] * 5
+    found = trained.serve(np.pad(scan[:60], ((0, 0), (0, 1))).astype("f4"))
+    boxes = np.array(rows[6:])[:, 1:].astype(float)
+    np.testing.assert_allclose(boxes[:, 0], found["scores"], rtol=1e-4)
+    np.testing.assert_allclose(boxes[:, 1:], found["boxes"], rtol=1e-4)
+    assert (folder / "boxes_0.png").read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "boxes_1.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("places", "parts"),
+    [
+        ([], ["got 0 of them"]),
+        (["--images=x", "--scans=x"], ["got 2 of them"]),
+        (["--images=x"], ["takes lidar frames"]),
+        (["--scans=nothing.bin"], ["nothing.bin", "cannot be read"]),
+        (["--segments=nothing"], ["nothing"]),
+    ],
+)
+def test_places_that_a_detector_does_not_take(
+    whole, tmp_path, places, parts, refused
+):
+    out = f"--out={tmp_path / 'out.csv'}"
+    arguments = [f"--run_dir={whole.directory}", out, *places]
+    refused(predict.main, arguments, parts)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_detector_has_one_format(whole, tmp_path, refused):
