@@ -19,8 +19,9 @@ def _native_notes_hidden() -> Iterator[None]:
         os.close(nowhere)
 
 
-# TensorFlow's notes at start-up would bury the message of an error.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's notes, at start-up and about the CPU, would bury our lines. What
+# stops a run is a Python exception all the same.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _native_notes_hidden():
     import tensorflow as tf
 
