@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+# Compiled by XLA, a factorization of so few rows takes several times as long as
+# an unrolled elimination; in a graph of TensorFlow's it is a third faster.
+_FEW_ROWS = 5
+
 
 def make_solver(matrix: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function that solves `M x = right` for `right` `[..., T]`.
@@ -13,10 +17,20 @@ def make_solver(matrix: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
     Args:
         matrix: M, `[..., T, T]`, positive definite.
     """
-    root = tf.linalg.cholesky(matrix)
-    return lambda right: tf.linalg.cholesky_solve(root, right[..., None])[
-        ..., 0
-    ]
+    num_rows = matrix.shape[-1]
+    if num_rows > _FEW_ROWS:
+        root = tf.linalg.cholesky(matrix)
+        return lambda right: tf.linalg.cholesky_solve(root, right[..., None])[
+            ..., 0
+        ]
+    # Gauss-Jordan; a positive definite matrix needs no pivots.
+    eye = tf.eye(num_rows, dtype=matrix.dtype)
+    both = tf.concat([matrix, tf.broadcast_to(eye, tf.shape(matrix))], axis=-1)
+    for i in range(num_rows):
+        row = both[..., i : i + 1, :] / both[..., i : i + 1, i : i + 1]
+        both -= (both[..., i : i + 1] - eye[:, i : i + 1]) * row
+    inverse = both[..., num_rows:]
+    return lambda right: tf.reduce_sum(inverse * right[..., None, :], axis=-1)
 
 
 def step_length(x, d_x, z, d_z, fraction: float) -> tf.Tensor:

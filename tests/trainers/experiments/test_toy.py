@@ -122,6 +122,13 @@ def test_the_compiled_step_is_the_same():
     assert np.isfinite(compiled[0]).all()
 
 
+def test_a_solver_is_compiled_for_all_runs_at_once():
+    starts = np.linspace(-3.0, 3.0, 4)
+    plain = _descend("mgda", starts, num_steps=3)[0]
+    compiled = _descend("mgda", starts, num_steps=3, jit_compile=True)[0]
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+
+
 def test_a_whole_run_halves_the_rate_and_keeps_its_curves(tmp_path):
     run = small_runs.small_run(
         "toy", tmp_path / "run", steps=25, learning_rate=0.005
