@@ -69,6 +69,18 @@ def test_gram_and_weighted_sum(shape, magnitudes):
     assert finite.any()
 
 
+@pytest.mark.parametrize("shape", [SMALL, PARTS], ids=["small", "parts"])
+def test_values_below_zero_are_scaled_too(shape):
+    """Their squares are not in the range of float32."""
+    magnitudes = (-1e30, -1e-30, 1e30, -1.0, 1e-30)
+    gradients = [
+        (m * np.abs(g)).astype(np.float32)
+        for m, g in zip(magnitudes, random_gradients(shape), strict=True)
+    ]
+    rows = SharedRows.of([tf.constant(g) for g in gradients])
+    check_gram(rows.gram().numpy(), gradients)
+
+
 def test_rows_of_a_stack_are_those_of_a_list():
     gradients = random_gradients(LARGE)
 
