@@ -108,15 +108,7 @@ class LossGradients:
         indices: Sequence[int],
         after: Sequence[tf.Tensor] = (),
     ) -> list[places.Structure]:
-        """Computes the gradient of each of some losses.
-
-        Args:
-            indices: Which losses.
-            after: Tensors to wait for, so that chunks do not coexist.
-
-        Returns:
-            A gradient for each index, in the form of its activations; zeros
-            where a loss does not depend on its activations.
+        """Computes the gradient of each of some losses; see `Passes.of`.
 
         Raises:
             ValueError: If losses are batch separated and a loss depends on

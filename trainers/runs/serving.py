@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from data import prepared
 from trainers import errors
 
 _NAME = "model"
@@ -99,7 +100,8 @@ def write(model: Served, path: pathlib.Path, form: str) -> None:
     except ImportError as error:
         raise errors.UserError(
             f"--format={form}: needs a package that is not installed "
-            f"({first_line(error)}); install it, or choose another format."
+            f"({prepared.first_line(error)}); install it, or choose another "
+            "format."
         ) from None
     except OSError as error:
         raise errors.UserError(
@@ -140,8 +142,3 @@ def _remove(path: pathlib.Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def first_line(error: Exception) -> str:
-    """Returns the first line of an error's message, without a full stop."""
-    return str(error).strip().partition("\n")[0].rstrip(".")

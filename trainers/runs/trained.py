@@ -8,10 +8,11 @@ from collections.abc import Mapping
 
 import keras
 
+from data import prepared
 from trainers import errors
 from trainers.runs import directory as run_directory
 from trainers.runs import execution, serving
-from trainers.runs.experiment import Experiment, Run, find
+from trainers.runs.experiment import Experiment, Run
 from trainers.runs.fit_experiment import FitExperiment
 from trainers.training import checkpoints
 
@@ -48,11 +49,12 @@ def read_run(
         UserError: If it holds no run of these experiments.
     """
     record = run_directory.read(directory)
-    if record is None:
+    if record is None or record.identity["experiment"] not in experiments:
         raise errors.UserError(
-            f"{directory}: holds no run; give the --run_dir of launch.train."
+            f"{directory}: holds no run of the experiment "
+            f"{' or '.join(experiments)}; give the --run_dir of launch.train."
         )
-    experiment = find(experiments, record.identity["experiment"])
+    experiment = experiments[record.identity["experiment"]]
     return Run(
         experiment,
         execution.parse_method(record.method),
@@ -121,7 +123,7 @@ def _read(path: pathlib.Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        text = serving.first_line(error)
+        text = prepared.first_line(error)
         raise errors.UserError(
             f"{path} cannot be read ({text}); make it again by launch.export "
             "with --step."

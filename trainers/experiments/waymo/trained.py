@@ -10,10 +10,8 @@ import tensorflow as tf
 from trainers import errors
 from trainers.detection import box_files, pictures
 from trainers.experiments.waymo import detector, frames
-from trainers.experiments.waymo.config import WaymoConfig
 from trainers.experiments.waymo.experiment import Waymo
-from trainers.runs import directory as run_directory
-from trainers.runs import execution, experiment
+from trainers.runs import experiment, trained
 from trainers.training import checkpoints
 
 _EXPERIMENT = Waymo()
@@ -54,7 +52,9 @@ class TrainedDetector:
             UserError: If there is no such run or checkpoint.
             prepared.DataError: If its data cannot be used.
         """
-        run = self._read()
+        run = trained.read_run(
+            self.directory, {_EXPERIMENT.name: _EXPERIMENT}, self.data_dir
+        )
         examples = self._examples(run)
         # Checkpoints identify variables by name, and names count the layers.
         keras.backend.clear_session()
@@ -82,22 +82,6 @@ class TrainedDetector:
             _EXPERIMENT.check_data(run)
             raise
         return _name_scenes(found), drawn
-
-    def _read(self) -> experiment.Run:
-        record = run_directory.read(self.directory)
-        if record is None or record.identity["experiment"] != _EXPERIMENT.name:
-            raise errors.UserError(
-                f"{self.directory}: holds no run of the experiment "
-                f"{_EXPERIMENT.name}; give its --run_dir."
-            )
-        return experiment.Run(
-            _EXPERIMENT,
-            execution.parse_method(record.method),
-            record.seed,
-            WaymoConfig(**record.identity["config"]),
-            self.directory,
-            self.data_dir,
-        )
 
     def _examples(self, run: experiment.Run) -> tf.data.Dataset:
         split = self.split or run.config.evaluation_split
