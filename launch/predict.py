@@ -24,6 +24,7 @@ from trainers.experiments.waymo import box_predictions
 from trainers.runs import image_predictions, serving, trained
 
 _PLACES = ("images", "scans", "segments")
+_IMAGE_RANK = 4
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -67,6 +68,11 @@ def main() -> int:
         directory, registry.EXPERIMENTS, FLAGS.step, FLAGS.data_dir
     )
     takes_points = isinstance(found.model, serving.Endpoint)
+    if not takes_points and len(found.model.inputs[0].shape) != _IMAGE_RANK:
+        raise errors.UserError(
+            f"--run_dir: the model of {directory} takes neither images nor "
+            "lidar frames; load it with Keras."
+        )
     if takes_points == (given == ["images"]):
         kind = "lidar frames" if takes_points else "images"
         raise errors.UserError(

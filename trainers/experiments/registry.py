@@ -1,6 +1,7 @@
 """All experiments by name."""
 
-from trainers.experiments import celeba, digits, toy, transfer
+from trainers.experiments import celeba, digits, transfer
+from trainers.experiments.toy import experiment as toy
 from trainers.experiments.waymo import experiment as waymo
 from trainers.runs import experiment
 

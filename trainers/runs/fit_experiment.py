@@ -185,15 +185,9 @@ class FitExperiment(Experiment):
         served = self.serving_model(run, model)
         if served is None:
             return None
-        form = serving.native_format(served)
-        name = serving.file_name(form)
-        serving.write(served, run.directory / name, form)
-        return {
-            "file": name,
-            "format": form,
-            "step": int(row["step"]),
-            "measure": self.watched,
-        }
+        return serving.leave(
+            served, run.directory, int(row["step"]), self.watched
+        )
 
     def samples(self, record: Record) -> dict[str, np.ndarray]:
         """See the base class."""

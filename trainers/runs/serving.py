@@ -112,6 +112,29 @@ def write(model: Served, path: pathlib.Path, form: str) -> None:
         _remove(temporary)
 
 
+def leave(
+    model: Served,
+    directory: pathlib.Path,
+    step: int,
+    measure: str | None = None,
+) -> dict[str, Any]:
+    """Writes the model of a finished run into its directory.
+
+    Args:
+        model: The model.
+        directory: The run directory.
+        step: The step of its weights.
+        measure: The measure that chose the step, None for the last.
+
+    Returns:
+        What `results.json` says of it; see `Outcome`.
+    """
+    form = native_format(model)
+    name = file_name(form)
+    write(model, directory / name, form)
+    return {"file": name, "format": form, "step": step, "measure": measure}
+
+
 def _write(model: Served, path: pathlib.Path, form: str) -> None:
     if isinstance(model, Endpoint):
         archive = keras.export.ExportArchive()

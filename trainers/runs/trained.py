@@ -92,7 +92,8 @@ def load(
         return Trained(_read(directory / left["file"]), left["step"], True)
     if not isinstance(run.experiment, FitExperiment):
         raise errors.UserError(
-            f"{directory}: a run of {run.experiment.name} leaves no model."
+            f"{directory}: a run of {run.experiment.name} leaves a model only "
+            "at its end; let it finish, and leave --step out."
         )
     # Checkpoints identify variables by name, and names count the layers.
     keras.backend.clear_session()

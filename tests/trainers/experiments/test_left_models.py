@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data import digits as digits_data
+from launch import export, predict
 from tests.data import image_sets
 from tests.trainers import small_runs
 
@@ -85,6 +86,13 @@ def transfer(directory):
     return record, images, {"": labels}
 
 
+def toy(directory):
+    """Its inputs are the numbers of the starts."""
+    record = small_runs.finish(small_runs.small_run("toy", directory / "run"))
+    curves = np.load(record.directory / "curves.npz")
+    return record, np.arange(curves["starts"].size), curves
+
+
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     """The record of each run, its labels, and what its model predicts."""
@@ -92,6 +100,7 @@ def left(tmp_path_factory):
     for name, make in (
         ("celeba", celeba),
         ("digits", digits),
+        ("toy", toy),
         ("transfer", transfer),
     ):
         record, images, labels = make(tmp_path_factory.mktemp(name))
@@ -157,6 +166,24 @@ def test_classes_of_the_target(left):
     assert metrics["test_loss"] == pytest.approx(loss, rel=1e-5)
     wrong = np.mean(np.argmax(probabilities, axis=1) != labels[""])
     assert metrics["error"] == pytest.approx(100.0 * wrong)
+
+
+def test_weights_and_losses_of_the_toy(left):
+    record, curves, found = left["toy"]
+    np.testing.assert_array_equal(found.pop("weight"), curves["final_weights"])
+    assert list(found) == [f"loss_{i}" for i in range(1, 6)]
+    assert sum(found.values()).mean() == pytest.approx(
+        record.results["metrics"]["mean_loss"], rel=1e-5
+    )
+    assert record.results["model"]["step"] == 20
+
+
+def test_the_toy_takes_neither_images_nor_checkpoints(left, tmp_path, refused):
+    place = f"--run_dir={left['toy'][0].directory}"
+    out = tmp_path / "out.csv"
+    arguments = [place, f"--images={tmp_path}", f"--out={out}"]
+    refused(predict.main, arguments, ["takes neither images nor lidar frames"])
+    refused(export.main, [place, "--step=3"], ["a model only at its end"])
 
 
 def test_results_say_which_model_it_is(left):

@@ -7,7 +7,8 @@ import tensorflow as tf
 import graddrop_tf as gd
 from graddrop_tf.methods import METHODS
 from tests.trainers import small_runs
-from trainers.experiments import registry, toy
+from trainers.experiments import registry
+from trainers.experiments.toy import descent, landscape
 
 
 def _descend(method, starts, num_steps=12, rate=0.2, jit_compile=False):
@@ -15,10 +16,10 @@ def _descend(method, starts, num_steps=12, rate=0.2, jit_compile=False):
     config = small_runs.small_config(
         "toy", num_starts=len(starts), jit_compile=jit_compile
     )
-    descent = toy.Descent(gd.Recipe.parse(method), config)
-    weights, _, curve = descent.advance(
+    runs = descent.Descent(gd.Recipe.parse(method), config)
+    weights, _, curve = runs.advance(
         tf.constant(starts, tf.float32),
-        descent.initial_state(),
+        runs.initial_state(),
         0,
         rate,
         num_steps,
@@ -29,14 +30,14 @@ def _descend(method, starts, num_steps=12, rate=0.2, jit_compile=False):
 def _losses(w):
     return [
         math.sin(a * w + b) + 1.0
-        for a, b in zip(toy.SLOPES, toy.OFFSETS, strict=True)
+        for a, b in zip(landscape.SLOPES, landscape.OFFSETS, strict=True)
     ]
 
 
 def _derivatives(w):
     return [
         a * math.cos(a * w + b)
-        for a, b in zip(toy.SLOPES, toy.OFFSETS, strict=True)
+        for a, b in zip(landscape.SLOPES, landscape.OFFSETS, strict=True)
     ]
 
 
@@ -53,13 +54,15 @@ def _assert_reached(method, starts, slope, num_steps=12, rate=0.05):
 
 
 def test_the_losses_are_the_papers():
-    assert toy.losses(tf.constant(0.3)).numpy() == pytest.approx(_losses(0.3))
-    assert toy.derivatives(tf.constant(0.3)).numpy() == pytest.approx(
+    assert landscape.losses(tf.constant(0.3)).numpy() == pytest.approx(
+        _losses(0.3)
+    )
+    assert landscape.derivatives(tf.constant(0.3)).numpy() == pytest.approx(
         _derivatives(0.3), abs=1e-5
     )
     grid = tf.constant(np.linspace(-10.0, 10.0, 200_001), tf.float32)
-    lowest = tf.reduce_min(tf.reduce_sum(toy.losses(grid), axis=1))
-    assert float(lowest) == pytest.approx(toy.GLOBAL_MINIMUM, abs=1e-4)
+    lowest = tf.reduce_min(tf.reduce_sum(landscape.losses(grid), axis=1))
+    assert float(lowest) == pytest.approx(landscape.GLOBAL_MINIMUM, abs=1e-4)
 
 
 def test_the_baseline_is_plain_descent():
@@ -108,7 +111,7 @@ def test_steps_draw_independently():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs(method):
-    starts = toy.draw_starts(small_runs.small_config("toy"), 0)
+    starts = descent.draw_starts(small_runs.small_config("toy"), 0)
     weights, curve = _descend(method, starts, num_steps=3)
     assert np.isfinite(weights).all()
     assert curve.shape == (3, 4)
@@ -157,7 +160,11 @@ def test_a_whole_run_halves_the_rate_and_keeps_its_curves(tmp_path):
 
 
 def test_all_methods_start_at_the_same_points():
-    first = toy.draw_starts(toy.ToyConfig(), 0)
-    np.testing.assert_array_equal(first, toy.draw_starts(toy.ToyConfig(), 0))
+    first = descent.draw_starts(descent.ToyConfig(), 0)
+    np.testing.assert_array_equal(
+        first, descent.draw_starts(descent.ToyConfig(), 0)
+    )
     assert first.shape == (200,)
-    assert not np.array_equal(first, toy.draw_starts(toy.ToyConfig(), 1))
+    assert not np.array_equal(
+        first, descent.draw_starts(descent.ToyConfig(), 1)
+    )
