@@ -7,6 +7,7 @@ from graddrop_tf.bases.combiner import Combiner, RandomCombiner
 from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.gramian import GramianCombiner
 from graddrop_tf.bases.joint import JointCombiner
+from graddrop_tf.bases.numbers import Number, PerLossNumber
 from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.combination import combine
@@ -76,7 +77,9 @@ __all__ = [
     "LogSum",
     "MultiLossModel",
     "NashMTL",
+    "Number",
     "PCGrad",
+    "PerLossNumber",
     "RandomCombiner",
     "RandomDraws",
     "RandomGradDrop",

@@ -19,6 +19,7 @@ from graddrop_tf.places import Place, Structure
 from graddrop_tf.recipe import Recipe
 
 
+@tf.autograph.experimental.do_not_convert
 def combine(
     method: Combiner | Weighting | Recipe | str,
     gradients,
@@ -71,6 +72,7 @@ def combine(
     place.check_shapes(gradients)
     with random.drawing(step), contextlib.ExitStack() as stack:
         if weighting is not None:
+            weighting.check_numbers(len(gradients), None)
             weighting.check_losses(len(gradients), None)
             stack.enter_context(weighting.without_variables(len(gradients)))
             weights = weighting.current_weights(losses)

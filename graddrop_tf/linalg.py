@@ -141,6 +141,14 @@ def scale_each(gradients: Sequence[Any], factors: tf.Tensor) -> list[Any]:
     ]
 
 
+def defects(values: tf.Tensor) -> tf.Tensor:
+    """Returns 0 where values are finite, and NaN where they are not.
+
+    A NaN of its own making would alarm `tf.debugging.enable_check_numerics`.
+    """
+    return values - values
+
+
 def safe_ratio(numerator: tf.Tensor, denominator: tf.Tensor) -> tf.Tensor:
     """Returns `numerator / denominator`, 0 where the latter is 0.
 

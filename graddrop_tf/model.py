@@ -9,7 +9,7 @@ from graddrop_tf import conversion, fitting, parts, places, replicas
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.recipe import Recipe
-from graddrop_tf.step import clipping, epochs
+from graddrop_tf.recipe_holder import RecipeHolder
 from graddrop_tf.step.compiled_loss import PerLossCompileLoss
 from graddrop_tf.step.forward import forward
 from graddrop_tf.step.second_pass import SecondPass
@@ -19,7 +19,7 @@ from graddrop_tf.trunk_and_heads import TrunkAndHeads
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
-class MultiLossModel(TrunkAndHeads):
+class MultiLossModel(RecipeHolder, TrunkAndHeads):
     """A Keras model in two halves, trained on several losses by a recipe.
 
     `fit`, `evaluate`, `predict`, saving and export are Keras' own. The train
@@ -68,28 +68,14 @@ class MultiLossModel(TrunkAndHeads):
         super().__init__(trunk, heads, **kwargs)
         if isinstance(recipe, Recipe):
             recipe = recipe.make_state()
-        self.recipe_state = recipe
         self.loss_chunk_size = loss_chunk_size
         self.separate = bool(separate)
         if self.is_functional:
             self.place_of(self._activations)
-        if loss_chunk_size is not None:
-            parts.check_chunks(loss_chunk_size, self.separate, recipe)
         fitting.train_on_replicas(self, before_training=self._set_losses)
-        epochs.end_in_fit(self, recipe)
+        self._hold(recipe)
 
     from_model = classmethod(conversion.from_model)
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe that the model trains by."""
-        return Recipe.from_state(self.recipe_state)
-
-    @property
-    def weights(self) -> list[keras.Variable]:
-        """The weights of trunk and heads, which a plain model has too."""
-        state = {id(v) for v in self.recipe_state.variables}
-        return [w for w in super().weights if id(w) not in state]
 
     def compile(
         self,
@@ -132,11 +118,10 @@ class MultiLossModel(TrunkAndHeads):
             jit_compile=jit_compile,
             **kwargs,
         )
-        state = self.recipe_state
         if compiled_loss is not None:
             self._compile_loss = compiled_loss
             self._set_losses()
-        clipping.clip_after_reduction(self.optimizer, state.global_clipnorm)
+        self._clip()
 
     def _compiled_loss(self, loss, loss_weights) -> PerLossCompileLoss | None:
         names = outputs = None
@@ -150,16 +135,6 @@ class MultiLossModel(TrunkAndHeads):
         if self.is_functional:
             compiled.check_place(self.place_of(self._activations))
         return compiled
-
-    def _set_losses(self) -> None:
-        """Tells the recipe of the losses, once their number is known."""
-        state = self.recipe_state
-        names = self._compile_loss and self._compile_loss.loss_names
-        if names is None or state.loss_names == names:
-            return
-        # The first batch may tell it, in the trace of a step.
-        with tf.init_scope(), self.distribute_strategy.scope():
-            state.set_losses(len(names), names)
 
     def _check_step(self, place: places.Place) -> None:
         """Checks what the constructor does, where the first batch tells it."""

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from graddrop_tf.schedules import describe
+
 Value = TypeVar("Value")
 
 
@@ -42,7 +44,7 @@ class PerLoss(Generic[Value]):
         if not all(map(self.is_valid, self._values())):
             raise ValueError(
                 f"`{self.name}` must be {self.range}, for each loss. "
-                f"Received: {self.name}={self.given!r}."
+                f"Received: {self.name}={describe(self.given)}."
             )
 
     def _values(self) -> list[Value]:

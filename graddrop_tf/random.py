@@ -69,6 +69,26 @@ def resumed(scope: Scope):
         _THREAD.scope = outer
 
 
+def current_step() -> tf.Tensor:
+    """Returns the step of the `drawing` scope around the call, `int64`.
+
+    Raises:
+        ValueError: Outside of a `drawing` scope.
+    """
+    return tf.cast(_scope("A schedule").step, tf.int64)
+
+
+def _scope(what: str) -> Scope:
+    scope = getattr(_THREAD, "scope", None)
+    if scope is None:
+        raise ValueError(
+            f"{what} needs its step. Received: a call outside of "
+            "`graddrop_tf.random.drawing`. Put `with drawing(step):` around "
+            "the call of `combine`."
+        )
+    return scope
+
+
 def new_seed() -> int:
     """Returns a seed; `keras.utils.set_random_seed` makes it repeatable."""
     return python_random.randint(0, 2**31 - 1)
@@ -88,13 +108,7 @@ def bits(shape, seed: int | tf.Tensor, lane=None) -> tf.Tensor:
     Raises:
         ValueError: Outside of a `drawing` scope.
     """
-    scope = getattr(_THREAD, "scope", None)
-    if scope is None:
-        raise ValueError(
-            "A random draw needs its step. Received: a draw outside of "
-            "`graddrop_tf.random.drawing`. Put `with drawing(step):` around "
-            "the call of `combine`."
-        )
+    scope = _scope("A random draw")
     lane = scope.lane or lane
     key = tf.stack(
         [

@@ -164,6 +164,26 @@ class Recipe:
             names.get(term.make, term.make.__name__) for term in self._terms()
         )
 
+    def find(self, name: str, methods: Sequence, index: int = 0):
+        """Returns one of methods that were built from this recipe.
+
+        Args:
+            name: Its name in a recipe.
+            methods: The weighting, if there is one, and the combiners.
+            index: Which of several of that name.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        pairs = zip(self.method_names, methods, strict=True)
+        found = [method for known, method in pairs if known == name]
+        if not 0 <= index < len(found):
+            raise ValueError(
+                f"The recipe '{self}' has {len(found)} methods {name!r}. "
+                f"Received: index={index}."
+            )
+        return found[index]
+
     def _terms(self) -> list[Configuration]:
         weighting = [] if self.weighting is None else [self.weighting]
         return [*weighting, *self.combiners]
@@ -208,9 +228,10 @@ class Recipe:
     @classmethod
     def from_state(cls, state: RecipeState) -> Recipe:
         """Returns the recipe that a state carries out."""
+        weighting = state.weighting
         return cls(
-            state.weighting,
-            state.combiner.combiners,
+            None if weighting is None else weighting.configuration,
+            [c.configuration for c in state.combiner.combiners],
             state.global_clipnorm,
             state.gradient_penalty,
         )
@@ -220,6 +241,7 @@ def _configuration(value, kind: type, argument: str) -> Configuration:
     if isinstance(value, Configuration) and issubclass(value.make, kind):
         return value
     if isinstance(value, kind):
+        value.describe_a_recipe()
         return value.configuration
     raise ValueError(
         f"`{argument}` takes a gd.{kind.__name__}. Received: {value!r} of "

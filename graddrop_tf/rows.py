@@ -237,7 +237,8 @@ def _block(gradients: Sequence[tf.Tensor]) -> _Block:
     """Returns the T gradients at one tensor in the form that is cheapest."""
     gradients = [tf.convert_to_tensor(g) for g in gradients]
     shape = gradients[0].shape
-    if is_large(shape) and (found := products.find(gradients)):
+    found = products.find(gradients) if is_large(shape) else None
+    if found:
         return _Products(gradients, found)
     size = shape.num_elements()
     length = _length(shape, len(gradients))

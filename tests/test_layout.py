@@ -23,15 +23,15 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 # From the ground floor up.
 _FLOORS = {
     "graddrop_tf": [
-        {"_version", "checks", "graph", "random", "replicas", "solvers"},
-        {"cut", "fitting", "fusion", "linalg", "per_loss", "products"},
-        {"rows"},
+        {"_version", "checks", "graph", "random", "replicas"},
+        {"cut", "fitting", "fusion", "linalg", "products", "schedules"},
+        {"per_loss", "rows", "solvers"},
         {"places"},
         {"bases"},
         {"input_layers", "methods", "step"},
         {"parsing", "parts"},
         {"recipe", "trunk_and_heads"},
-        {"combination", "inference"},
+        {"combination", "inference", "recipe_holder"},
         {"conversion"},
         {"model"},
         {"monitor"},

@@ -11,13 +11,12 @@ import tensorflow as tf
 from graddrop_tf import places, random, replicas
 from graddrop_tf.bases.configuration import Configurable
 from graddrop_tf.bases.draws import RandomDraws
-from graddrop_tf.bases.state import Stateful
 from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.checks import check_count
 from graddrop_tf.places import Place, Structure
 
 
-class Combiner(Configurable, Stateful):
+class Combiner(Configurable):
     """Base class of the methods that rewrite per-loss gradients.
 
     A combiner is the identity going forward and rewrites the gradients of
@@ -89,7 +88,6 @@ class Combiner(Configurable, Stateful):
         self.sync_replicas = bool(sync_replicas)
         self.separate = separate
         self.nested = False
-        self.loss_names: tuple[str, ...] | None = None
         self._known_losses = num_losses
         self.supports_masking = True
 
@@ -186,6 +184,7 @@ class Combiner(Configurable, Stateful):
                 f"{type(self).__name__} was made for num_losses="
                 f"{self.num_losses}. Received: {num_losses} losses."
             )
+        self.check_numbers(num_losses, names)
         self.loss_names = None if names is None else tuple(names)
         self._known_losses = num_losses
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import keras
 import tensorflow as tf
@@ -110,13 +110,11 @@ class Stateful(keras.layers.Layer):
             object.__setattr__(self, "_values", None)
 
     def make_state(self, num_losses: int | None) -> None:
-        """Creates the variables, once.
+        """Creates the variables, once for a number of losses.
 
         Args:
-            num_losses: T; if None, only what does not depend on it.
-
-        Raises:
-            ValueError: If variables exist for another number of losses.
+            num_losses: T; if None, only what does not depend on it. What
+                another number of losses left starts afresh.
         """
         with tf.init_scope():
             hidden = self._hidden_state()
@@ -126,33 +124,34 @@ class Stateful(keras.layers.Layer):
                 for name, value in {**hidden, **own}.items()
             }
         for name, value in values.items():
-            if name not in self._kept:
-                self._add(name, value)
-            elif self._kept[name].shape != value.shape:
-                raise ValueError(
-                    f"{type(self).__name__} keeps state for another number of "
-                    f"losses: `{name}` of shape {self._kept[name].shape}. "
-                    f"Received: {num_losses} losses, shape {value.shape}."
-                )
+            known = self._kept.get(name)
+            if known is None or known.shape != value.shape:
+                self._kept[name] = self.new_variable(name, value)
+                self._fresh[name] = value
         self._own_names = self._own_names or tuple(own)
 
     def _hidden_state(self) -> State:
         """Returns the initial values of what the base classes keep."""
         return {}
 
-    def _add(self, name: str, value: tf.Tensor) -> None:
+    def new_variable(self, name: str, value) -> keras.Variable:
+        """Creates a variable that is equal on every replica, and no weight.
+
+        Args:
+            name: Its name.
+            value: Its first value, a tensor or an array.
+        """
         variable = keras.Variable(
             lambda shape, dtype=None: tf.cast(value, dtype),
             shape=tuple(value.shape),
-            dtype=value.dtype.name,
+            dtype=keras.backend.standardize_dtype(value.dtype),
             trainable=False,
             autocast=False,
             aggregation="only_first_replica",
             name=name,
         )
-        self._kept[name] = variable
-        self._fresh[name] = value
         self._handle_deferred_dependencies(name, variable)
+        return variable
 
     # What `tf.train.Checkpoint` saves and restores.
     def _trackable_children(self, save_type="checkpoint", **kwargs):
@@ -165,24 +164,27 @@ class Stateful(keras.layers.Layer):
         return [*self._kept.values(), *super().variables]
 
     def save_own_variables(self, store) -> None:
-        """Saves the state, then the weights, by number as Keras does."""
-        for i, variable in enumerate(self._own_variables()):
-            store[str(i)] = variable
+        """Saves the weights by number, as Keras does, the state by name."""
+        super().save_own_variables(store)
+        for name, variable in self._kept.items():
+            store[name] = variable
 
     def load_own_variables(self, store) -> None:
-        """Loads the state and the weights; absent state starts afresh."""
-        for i, variable in enumerate(self._own_variables()):
-            if str(i) in store.keys():  # noqa: SIM118
-                variable.assign(store[str(i)])
-            elif i < len(self._kept):
-                variable.assign(self._fresh[variable.name])
-
-    def _own_variables(self) -> Sequence[keras.Variable]:
-        return [
-            *self._kept.values(),
-            *self._trainable_variables,
-            *self._non_trainable_variables,
-        ]
+        """Loads the weights and the state; absent state starts afresh."""
+        saved = {name: store[name] for name in store.keys()}  # noqa: SIM118
+        decimal = sorted((k for k in saved if k.isdecimal()), key=int)
+        numbered = [saved.pop(key) for key in decimal]
+        own = [*self._trainable_variables, *self._non_trainable_variables]
+        if len(numbered) > len(own):
+            # The code before saved the state by number as well.
+            saved = {**dict(zip(self._kept, numbered, strict=False)), **saved}
+            numbered = numbered[len(self._kept) :][: len(own)]
+        if own:
+            super().load_own_variables(
+                {str(i): value for i, value in enumerate(numbered)}
+            )
+        for name, variable in self._kept.items():
+            variable.assign(saved.get(name, self._fresh[name]))
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from graddrop_tf.bases import means
 from graddrop_tf.bases.configuration import Configurable
-from graddrop_tf.bases.state import State, Stateful, all_finite
+from graddrop_tf.bases.state import State, all_finite
 
 
-class Weighting(Configurable, Stateful):
+class Weighting(Configurable):
     """Base class of the methods that weight losses.
 
     A method implements `weights_of`, and `next_state` if it remembers. Both
@@ -30,16 +30,14 @@ class Weighting(Configurable, Stateful):
     - `needs_losses_after`: `next_state_after`, called with the losses of the
       same batch after the update; a forward pass more.
 
-    `search_space` declares ranges, as in `gd.Combiner`.
+    `search_space` declares ranges, as in `gd.Combiner`. Numbers declared as
+    `gd.Number` may change while it trains.
 
     Args:
         **kwargs: `name`, `dtype`.
 
     Attributes:
         window: Number of steps of a window of means; None: an epoch.
-
-    Raises:
-        ValueError: If the number of losses changes.
 
     Example:
         >>> @keras.saving.register_keras_serializable()
@@ -56,7 +54,6 @@ class Weighting(Configurable, Stateful):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.num_losses: int | None = None
-        self.loss_names: tuple[str, ...] | None = None
 
     @abc.abstractmethod
     def weights_of(self, state: State, losses: tf.Tensor) -> tf.Tensor:
@@ -156,6 +153,7 @@ class Weighting(Configurable, Stateful):
             ValueError: If the method does not fit them.
         """
         names = None if names is None else tuple(names)
+        self.check_numbers(num_losses, names)
         self.check_losses(num_losses, names)
         self.loss_names = names
         self.build(num_losses)
@@ -164,6 +162,8 @@ class Weighting(Configurable, Stateful):
         self, num_losses: int, names: Sequence[str] | None
     ) -> None:
         """Checks that the method's arguments fit the losses.
+
+        Its numbers are checked without this.
 
         Args:
             num_losses: T.
@@ -174,16 +174,7 @@ class Weighting(Configurable, Stateful):
         """
 
     def build(self, num_losses: int) -> None:
-        """Creates the variables for T losses.
-
-        Raises:
-            ValueError: If variables exist for another number of losses.
-        """
-        if self.num_losses not in (None, num_losses):
-            raise ValueError(
-                f"{type(self).__name__} has weights for "
-                f"{self.num_losses} losses. Received: {num_losses}."
-            )
+        """Creates the variables for T losses; those for others are gone."""
         self.num_losses = num_losses
         self.make_state(num_losses)
         self.built = True

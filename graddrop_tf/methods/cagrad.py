@@ -13,7 +13,8 @@ import keras
 
 from graddrop_tf import solvers
 from graddrop_tf.bases.gramian import GramianCombiner
-from graddrop_tf.checks import is_number
+from graddrop_tf.bases.numbers import Number
+from graddrop_tf.schedules import Schedule
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -48,16 +49,17 @@ class CAGrad(GramianCombiner):
     needs_rounding = True
     search_space: ClassVar[Mapping[str, str]] = {"c": "uniform(0.0, 0.9)"}
 
-    def __init__(self, num_losses=None, *, c: float = 0.4, **kwargs):
+    c = Number("[0, 1)")
+
+    def __init__(self, num_losses=None, *, c: float | Schedule = 0.4, **kwargs):
         super().__init__(num_losses, **kwargs)
-        if not is_number(c) or not 0 <= c < 1:
-            raise ValueError(f"`c` must be in [0, 1). Received: c={c!r}.")
         self.c = c
 
     def weigh(self, gram, rounding):
         """See base class."""
         form = solvers.cosine_form(gram)
+        c = self.number("c")
         moved = solvers.raise_the_worst(
-            form.cosines, form.relative_norms, form.live, self.c, rounding
+            form.cosines, form.relative_norms, form.live, c, rounding
         )
         return form.weights(form.norms + form.largest * moved)

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from graddrop_tf.bases.numbers import PerLossNumber
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import is_number
-from graddrop_tf.per_loss import PerLoss
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -38,6 +37,8 @@ class Constant(Weighting):
         >>> recipe = gd.Recipe(weighting=gd.Constant([1.0, 0.5]))
     """
 
+    values = PerLossNumber("[0, inf)", default=1.0)
+
     def __init__(
         self,
         values: float | Sequence[float] | dict[str, float] = 1.0,
@@ -45,19 +46,7 @@ class Constant(Weighting):
     ):
         super().__init__(**kwargs)
         self.values = values
-        self._values_of = PerLoss(
-            "values", values, _is_weight, "at least 0", default=1.0
-        )
-
-    def check_losses(self, num_losses, names):
-        """See base class."""
-        self._values_of.of(num_losses, names)
 
     def weights_of(self, state, losses):
         """See base class."""
-        values = self._values_of.of(losses.shape[0], self.loss_names)
-        return tf.constant(values, tf.float32)
-
-
-def _is_weight(value) -> bool:
-    return is_number(value) and value >= 0
+        return self.number("values", tf.float32, losses.shape[0])

@@ -13,8 +13,10 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
+from graddrop_tf.bases.numbers import Number
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_count, check_positive
+from graddrop_tf.checks import check_count
+from graddrop_tf.schedules import Schedule
 
 _LARGEST_RATIO = 1e30
 
@@ -51,11 +53,15 @@ class DWA(Weighting):
         "temperature": "log_uniform(0.5, 8.0)"
     }
 
+    temperature = Number("(0, inf)")
+
     def __init__(
-        self, temperature: float = 2.0, window: int | None = None, **kwargs
+        self,
+        temperature: float | Schedule = 2.0,
+        window: int | None = None,
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive("temperature", temperature)
         if window is not None:
             check_count("window", window)
         self.temperature = temperature
@@ -77,7 +83,8 @@ class DWA(Weighting):
         ratios = tf.where(counted, ratios, 1.0)
         ratios = tf.minimum(ratios, _LARGEST_RATIO)
         everywhere = tf.ones_like(counted)
-        shares = logarithms.softmax(ratios, everywhere, self.temperature)
+        temperature = self.number("temperature", ratios.dtype)
+        shares = logarithms.softmax(ratios, everywhere, temperature)
         return last.shape[0] * shares
 
     def next_window(self, state, means):

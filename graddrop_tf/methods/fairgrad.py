@@ -14,7 +14,8 @@ import tensorflow as tf
 
 from graddrop_tf import solvers
 from graddrop_tf.bases.gramian import GramianCombiner
-from graddrop_tf.checks import check_positive
+from graddrop_tf.bases.numbers import Number
+from graddrop_tf.schedules import Schedule
 
 
 def fair_weights(gram, alpha: float, rounding: float = 1e-12) -> tf.Tensor:
@@ -82,11 +83,14 @@ class FairGrad(GramianCombiner):
         "alpha": "log_uniform(0.5, 5.0)"
     }
 
-    def __init__(self, num_losses=None, *, alpha: float = 2.0, **kwargs):
+    alpha = Number("(0, inf)")
+
+    def __init__(
+        self, num_losses=None, *, alpha: float | Schedule = 2.0, **kwargs
+    ):
         super().__init__(num_losses, **kwargs)
-        check_positive("alpha", alpha)
         self.alpha = alpha
 
     def weigh(self, gram, rounding):
         """See base class."""
-        return fair_weights(gram, self.alpha, rounding)
+        return fair_weights(gram, self.number("alpha"), rounding)

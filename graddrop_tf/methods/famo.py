@@ -14,9 +14,9 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
+from graddrop_tf.bases.numbers import Number, PerLossNumber
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_positive, is_number
-from graddrop_tf.per_loss import PerLoss
+from graddrop_tf.schedules import Schedule
 
 _OPTIMIZERS = ("adam", "sgd")
 # Adam's usual decays and epsilon, as in the authors' code.
@@ -66,22 +66,20 @@ class FAMO(Weighting):
         "weight_decay": "log_uniform(1e-5, 1e-2)",
     }
 
+    learning_rate = Number("(0, inf)")
+    weight_decay = Number("[0, inf)")
+    minimum_losses = PerLossNumber(default=0.0)
+
     def __init__(
         self,
-        learning_rate: float = 0.025,
-        weight_decay: float = 1e-3,
+        learning_rate: float | Schedule = 0.025,
+        weight_decay: float | Schedule = 1e-3,
         minimum_losses: float | Sequence[float] | dict[str, float] = 0.0,
         optimizer: str = "adam",
         lagged: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive("learning_rate", learning_rate)
-        if not is_number(weight_decay) or weight_decay < 0:
-            raise ValueError(
-                "`weight_decay` must be a number of at least 0. Received: "
-                f"weight_decay={weight_decay!r}."
-            )
         if optimizer not in _OPTIMIZERS:
             raise ValueError(
                 f"`optimizer` must be one of {', '.join(_OPTIMIZERS)}. "
@@ -92,13 +90,6 @@ class FAMO(Weighting):
         self.optimizer = optimizer
         self.lagged = bool(lagged)
         self.needs_losses_after = not self.lagged
-        self._minima = PerLoss(
-            "minimum_losses", minimum_losses, is_number, "a number", 0.0
-        )
-
-    def check_losses(self, num_losses, names):
-        """See base class."""
-        self._minima.of(num_losses, names)
 
     def initial_state(self, num_losses):
         """See base class."""
@@ -131,8 +122,9 @@ class FAMO(Weighting):
         return self._follow(state, before, after)
 
     def _excess(self, losses: tf.Tensor) -> tf.Tensor:
-        minima = self._minima.of(losses.shape[0], self.loss_names)
-        return losses - tf.constant(minima, losses.dtype)
+        return losses - self.number(
+            "minimum_losses", losses.dtype, losses.shape[0]
+        )
 
     def _follow(self, state, before: tf.Tensor, after: tf.Tensor):
         """Returns the state after an update by which losses fell."""
@@ -143,7 +135,7 @@ class FAMO(Weighting):
         fell = tf.math.log1p(change / tf.where(counted, after, 1.0))
         z = logarithms.softmax(xi, counted)
         gradient = z * (fell - tf.reduce_sum(z * fell))
-        gradient += self.weight_decay * xi
+        gradient += self.number("weight_decay", xi.dtype) * xi
         changes = self._descend(state, gradient)
         kept = {
             name: tf.where(counted, value, state[name])
@@ -157,15 +149,16 @@ class FAMO(Weighting):
     def _descend(self, state, gradient: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns xi after a step of the optimizer, and Adam's moments."""
         xi = state["xi"]
+        rate = self.number("learning_rate", xi.dtype)
         if self.optimizer == "sgd":
-            return {"xi": xi - self.learning_rate * gradient}
+            return {"xi": xi - rate * gradient}
         updates = state["updates"] + 1.0
         means = _BETA_1 * state["means"] + (1 - _BETA_1) * gradient
         squares = _BETA_2 * state["squares"] + (1 - _BETA_2) * gradient**2
         step = means / _correction(_BETA_1, updates)
         step /= tf.sqrt(squares / _correction(_BETA_2, updates)) + _EPSILON
         return {
-            "xi": xi - self.learning_rate * step,
+            "xi": xi - rate * step,
             "means": means,
             "squares": squares,
         }

@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf.bases.combiner import RandomCombiner
-from graddrop_tf.checks import is_number
+from graddrop_tf.bases.numbers import Number
+from graddrop_tf.schedules import Schedule
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -43,13 +44,12 @@ class GradientDropout(RandomCombiner):
     """
 
     search_space: ClassVar[Mapping[str, str]] = {"rate": "uniform(0.0, 0.5)"}
+    rate = Number("[0, 1)")
 
-    def __init__(self, num_losses=None, *, rate: float = 0.1, **kwargs):
+    def __init__(
+        self, num_losses=None, *, rate: float | Schedule = 0.1, **kwargs
+    ):
         super().__init__(num_losses, **kwargs)
-        if not is_number(rate) or not 0 <= rate < 1:
-            raise ValueError(
-                f"`rate` must be in [0, 1). Received: rate={rate!r}."
-            )
         self.rate = rate
 
     def combine(self, gradients, activations):
@@ -62,8 +62,9 @@ class GradientDropout(RandomCombiner):
     def _factor(self, like: tf.Tensor) -> tf.Tensor:
         """Draws 0, or what a value that stays is multiplied by."""
         drawn = self.uniform(tf.shape(like), per_example=True)
-        kept = tf.ensure_shape(drawn, like.shape) > self.rate
-        return tf.cast(kept, drawn.dtype) / (1 - self.rate)
+        rate = self.number("rate", drawn.dtype)
+        kept = tf.ensure_shape(drawn, like.shape) > rate
+        return tf.cast(kept, drawn.dtype) / (1 - rate)
 
     def _masked(self, gradient: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
         return gradient * tf.cast(factor, gradient.dtype)

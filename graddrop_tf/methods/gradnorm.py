@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf import linalg
+from graddrop_tf.bases.numbers import Number
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_positive, is_number
+from graddrop_tf.schedules import Schedule
 
 _SMALLEST_WEIGHT = 1e-3
 
@@ -48,16 +49,16 @@ class GradNorm(Weighting):
     needs_norms = True
     search_space: ClassVar[Mapping[str, str]] = {"alpha": "uniform(0.0, 3.0)"}
 
+    alpha = Number("[0, inf)")
+    learning_rate = Number("(0, inf)")
+
     def __init__(
-        self, alpha: float = 1.5, learning_rate: float = 0.025, **kwargs
+        self,
+        alpha: float | Schedule = 1.5,
+        learning_rate: float | Schedule = 0.025,
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        if not is_number(alpha) or alpha < 0:
-            raise ValueError(
-                "`alpha` must be a number of at least 0. Received: "
-                f"alpha={alpha!r}."
-            )
-        check_positive("learning_rate", learning_rate)
         self.alpha = alpha
         self.learning_rate = learning_rate
 
@@ -89,8 +90,9 @@ class GradNorm(Weighting):
         # A loss without labels so far has no say in the mean norm.
         present = started | tf.not_equal(norms, 0)
         mean = tf.reduce_mean(_mean_where_not(present, weighted))
-        target = mean * r**self.alpha
-        w -= self.learning_rate * norms * tf.sign(weighted - target)
+        target = mean * r ** self.number("alpha", w.dtype)
+        rate = self.number("learning_rate", w.dtype)
+        w -= rate * norms * tf.sign(weighted - target)
         w = tf.maximum(w, _SMALLEST_WEIGHT)
         return {
             "weights": w * (w.shape[0] / tf.reduce_sum(w)),

@@ -13,8 +13,10 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
+from graddrop_tf.bases.numbers import Number
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_positive, is_number
+from graddrop_tf.checks import is_number
+from graddrop_tf.schedules import Schedule
 
 # Losses are measured in the units 1000^-12 ... 1000^12.
 _MOST = 12
@@ -51,15 +53,19 @@ class IMTLL(Weighting):
         "learning_rate": "log_uniform(1e-3, 1.0)"
     }
 
+    learning_rate = Number("(0, inf)")
+
     def __init__(
-        self, initial: float = 0.0, learning_rate: float = 0.05, **kwargs
+        self,
+        initial: float = 0.0,
+        learning_rate: float | Schedule = 0.05,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         if not is_number(initial):
             raise ValueError(
                 f"`initial` must be a number. Received: initial={initial!r}."
             )
-        check_positive("learning_rate", learning_rate)
         self.initial = initial
         self.learning_rate = learning_rate
 
@@ -80,7 +86,8 @@ class IMTLL(Weighting):
         """See base class."""
         units = _units(state, losses)
         in_units = tf.math.divide_no_nan(losses, units)
-        followed = logarithms.follow(-state["s"], in_units, self.learning_rate)
+        rate = self.number("learning_rate", losses.dtype)
+        followed = logarithms.follow(-state["s"], in_units, rate)
         return {"s": -followed, "units": units}
 
 

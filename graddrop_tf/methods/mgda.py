@@ -32,12 +32,11 @@ def min_norm_weights(gram, rounding: float = 1e-12) -> tf.Tensor:
     Example:
         >>> w = min_norm_weights([[18.0, -22.0], [-22.0, 38.0]])  # 0.6, 0.4
     """
-    cosines, norms, zero, finite = solvers.cosine_form(gram)
+    cosines, norms, zero, defect = solvers.cosine_form(gram)
     prices = tf.reduce_min(norms) / norms
     weights = prices * solvers.minimize_on_simplex(cosines, prices, rounding)
     weights = tf.where(tf.reduce_any(zero), tf.cast(zero, tf.float64), weights)
-    weights /= tf.reduce_sum(weights)
-    return tf.where(finite, weights, tf.constant(float("nan"), tf.float64))
+    return weights / tf.reduce_sum(weights) + defect
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from graddrop_tf import linalg, solvers
 from graddrop_tf.bases.gramian import GramianCombiner
-from graddrop_tf.checks import check_positive, is_number, is_share
+from graddrop_tf.bases.numbers import Number
+from graddrop_tf.schedules import Schedule
 
 # Shares of a constraint, and of the largest gradient, that rounding may take.
 _MISSING, _ROUNDED = 1e-3, 1e-6
@@ -65,14 +66,18 @@ class PCD(GramianCombiner):
         "tau": "log_uniform(0.001, 0.5)"
     }
 
+    tau = Number("[0, 1]")
+    decay = Number("[0, 1)")
+    epsilon = Number("(0, inf)")
+
     def __init__(
         self,
         num_losses=None,
         *,
         primary: str | int = 0,
-        tau: float = 0.02,
-        decay: float = 0.999,
-        epsilon: float = 1e-8,
+        tau: float | Schedule = 0.02,
+        decay: float | Schedule = 0.999,
+        epsilon: float | Schedule = 1e-8,
         **kwargs,
     ):
         super().__init__(num_losses, **kwargs)
@@ -85,13 +90,6 @@ class PCD(GramianCombiner):
                 "`primary` must be the name or the index of a loss. Received: "
                 f"primary={primary!r}."
             )
-        if not is_share(tau):
-            raise ValueError(f"`tau` must be in [0, 1]. Received: tau={tau!r}.")
-        if not is_number(decay) or not 0 <= decay < 1:
-            raise ValueError(
-                f"`decay` must be in [0, 1). Received: decay={decay!r}."
-            )
-        check_positive("epsilon", epsilon)
         self.primary, self.tau = primary, tau
         self.decay, self.epsilon = decay, epsilon
 
@@ -135,14 +133,17 @@ class PCD(GramianCombiner):
         form = solvers.cosine_form(gram)
         squares = tf.linalg.diag_part(gram)
         state = self.state
-        total = self.decay * state["total"] + (1 - self.decay)
-        mean = self.decay * state["squares"] + (1 - self.decay) * squares
+        decay, tau = self.number("decay"), self.number("tau")
+        total = decay * state["total"] + (1 - decay)
+        mean = decay * state["squares"] + (1 - decay) * squares
         self.keep(squares=mean, total=total)
         # In a step that is not finite all results are NaN.
         mean = tf.where(form.finite, mean / total, 1.0)
-        lengths = form.live * form.norms / tf.sqrt(mean + self.epsilon)
+        lengths = (
+            form.live * form.norms / tf.sqrt(mean + self.number("epsilon"))
+        )
         primary = self.primary_index(gram.shape[0])
-        parts = bend(form.cosines, lengths, primary, self.tau, rounding)
+        parts = bend(form.cosines, lengths, primary, tau, rounding)
         square = tf.reduce_sum(parts * tf.linalg.matvec(form.cosines, parts))
         # What is left of parts that cancel has no direction.
         rest = 10 * rounding * tf.reduce_sum(tf.abs(parts)) ** 2

@@ -13,9 +13,10 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
+from graddrop_tf.bases.numbers import Number, PerLossNumber
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_count, check_positive, is_number
-from graddrop_tf.per_loss import PerLoss
+from graddrop_tf.checks import check_count
+from graddrop_tf.schedules import Schedule
 
 _WARMUP = 4
 _PerLossNumbers = float | Sequence[float] | dict[str, float]
@@ -62,9 +63,14 @@ class STCH(Weighting):
     needs_means = True
     search_space: ClassVar[Mapping[str, str]] = {"mu": "log_uniform(0.1, 10.0)"}
 
+    mu = Number("(0, inf)")
+    preference = PerLossNumber("(0, inf)", optional=True)
+    nadir = PerLossNumber("(0, inf)", optional=True)
+    ideal = PerLossNumber(optional=True)
+
     def __init__(
         self,
-        mu: float = 1.0,
+        mu: float | Schedule = 1.0,
         *,
         log: bool = True,
         preference: _PerLossNumbers | None = None,
@@ -74,22 +80,12 @@ class STCH(Weighting):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_positive("mu", mu)
         self.mu = mu
         self.log = bool(log)
         self.preference, self.nadir = preference, nadir
         self.warmup, self.ideal = warmup, ideal
         self._check_form()
         self.needs_means = self.log and nadir is None
-        self._given = {
-            name: PerLoss(name, value, is_valid, valid)
-            for name, value, is_valid, valid in (
-                ("preference", preference, _is_positive, "above 0"),
-                ("nadir", nadir, _is_positive, "above 0"),
-                ("ideal", ideal, is_number, "a number"),
-            )
-            if value is not None
-        }
 
     def _check_form(self) -> None:
         """Checks that no argument is without a meaning."""
@@ -109,11 +105,6 @@ class STCH(Weighting):
                 f"{name}={value}."
             )
 
-    def check_losses(self, num_losses, names):
-        """See base class."""
-        for argument in self._given.values():
-            argument.of(num_losses, names)
-
     def initial_state(self, num_losses):
         """See base class."""
         if not self.needs_means:
@@ -124,19 +115,20 @@ class STCH(Weighting):
     def weights_of(self, state, losses):
         """See base class."""
         count = losses.shape[0]
+        mu = self.number("mu", tf.float32)
         preference = self._of_each("preference", 1.0 / count, count)
         if not self.log:
             excess = losses - self._of_each("ideal", 0.0, count)
             everywhere = tf.ones([count], tf.bool)
             return preference * logarithms.softmax(
-                preference * excess, everywhere, self.mu
+                preference * excess, everywhere, mu
             )
         counted = logarithms.counts(losses)
         nadir = state["nadir"] if state else self._of_each("nadir", 1.0, count)
         known = logarithms.counts(nadir)
         logs = logarithms.log(losses) - logarithms.log(nadir)
         logs = tf.where(known, logs, 0.0)
-        shares = logarithms.softmax(count * preference * logs, counted, self.mu)
+        shares = logarithms.softmax(count * preference * logs, counted, mu)
         weights = count * count * preference * shares
         if state:
             warm = state["epochs"] >= (self.warmup or _WARMUP)
@@ -153,14 +145,6 @@ class STCH(Weighting):
         }
 
     def _of_each(self, name: str, default: float, count: int) -> tf.Tensor:
-        given = self._given.get(name)
-        values = (
-            [default] * count
-            if given is None
-            else given.of(count, self.loss_names)
-        )
-        return tf.constant(values, tf.float32)
-
-
-def _is_positive(value) -> bool:
-    return is_number(value, above=0)
+        if self.given_number(name) is None:
+            return tf.fill([count], default)
+        return self.number(name, tf.float32, count)

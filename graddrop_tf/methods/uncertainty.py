@@ -13,9 +13,11 @@ import keras
 import tensorflow as tf
 
 from graddrop_tf.bases import logarithms
+from graddrop_tf.bases.numbers import Number
 from graddrop_tf.bases.weighting import Weighting
-from graddrop_tf.checks import check_positive, is_number
+from graddrop_tf.checks import is_number
 from graddrop_tf.per_loss import PerLoss
+from graddrop_tf.schedules import Schedule
 
 # What multiplies exp(-s) L.
 _FACTORS = {"regression": 0.5, "classification": 1.0}
@@ -55,11 +57,13 @@ class Uncertainty(Weighting):
         "learning_rate": "log_uniform(1e-3, 1.0)"
     }
 
+    learning_rate = Number("(0, inf)")
+
     def __init__(
         self,
         kind: str | Sequence[str] | dict[str, str] = "regression",
         initial: float = 0.0,
-        learning_rate: float = 0.1,
+        learning_rate: float | Schedule = 0.1,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -67,7 +71,6 @@ class Uncertainty(Weighting):
             raise ValueError(
                 f"`initial` must be a number. Received: initial={initial!r}."
             )
-        check_positive("learning_rate", learning_rate)
         self.kind = kind
         self.initial = initial
         self.learning_rate = learning_rate
@@ -96,11 +99,8 @@ class Uncertainty(Weighting):
         """See base class."""
         s = state["log_variances"]
         explained = 2 * self._factors(s.shape[0]) * losses
-        return {
-            "log_variances": logarithms.follow(
-                s, explained, self.learning_rate / 2
-            )
-        }
+        rate = self.number("learning_rate", losses.dtype) / 2
+        return {"log_variances": logarithms.follow(s, explained, rate)}
 
     def _factors(self, num_losses: int) -> tf.Tensor:
         kinds = self._kinds.of(num_losses, self.loss_names)

@@ -52,17 +52,20 @@ def kept_share(
         >>> kept_share(gradients, Shared(tf.ones([1, 1])), gd.GradDrop())
         0.5
     """
-    leaks = graddrop.leaks(len(gradients))
+    leaks = graddrop.number("leak", num_losses=len(gradients))
+    leaks = tf.unstack(leaks, num=len(gradients))
+    transform = graddrop.transform()
     kept = count = 0.0
     for of_block, block in place.split(gradients):
         G = signed_gradients(of_block, block, graddrop.marginalize_batch)
         positive, total = purity_sums(G)
-        f_P = graddrop.transform(purity_of_sums(positive, total))
+        f_P = transform(purity_of_sums(positive, total))
         unmasked = mask_without_signs(total)
         for g, G_i, leak in zip(of_block, G, leaks, strict=True):
             chance = tf.where(G_i > 0, f_P, 1 - f_P)
             chance = tf.where(tf.equal(G_i, 0), unmasked, chance)
             counts = tf.cast(tf.not_equal(g, 0), chance.dtype)
+            leak = tf.cast(leak, chance.dtype)
             kept += tf.reduce_sum(counts * (leak + (1 - leak) * chance))
             count += tf.reduce_sum(counts)
     return linalg.safe_ratio(kept, count)

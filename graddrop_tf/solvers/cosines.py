@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from graddrop_tf import linalg
+
 
 class CosineForm(NamedTuple):
     """A Gram matrix, split into directions and lengths.
@@ -15,14 +17,19 @@ class CosineForm(NamedTuple):
             where `g_i` is zero.
         norms: `[T]` `float64`: `|g_i|`; any positive value where that is zero.
         zero: `[T]` `bool`: whether `g_i` is zero.
-        finite: Whether the Gram matrix is finite; if not, the others stand for
-            orthonormal gradients.
+        defect: 0 if the Gram matrix is finite; if not it is NaN, and the
+            others stand for orthonormal gradients.
     """
 
     cosines: tf.Tensor
     norms: tf.Tensor
     zero: tf.Tensor
-    finite: tf.Tensor
+    defect: tf.Tensor
+
+    @property
+    def finite(self) -> tf.Tensor:
+        """Whether the Gram matrix is finite."""
+        return tf.math.is_finite(self.defect)
 
     @property
     def live(self) -> tf.Tensor:
@@ -50,10 +57,7 @@ class CosineForm(NamedTuple):
             `x_i / |g_i|`, 0 for a gradient of zero; NaN where the Gram matrix
             is not finite.
         """
-        weights = self.live * lengths / self.norms
-        return tf.where(
-            self.finite, weights, tf.constant(float("nan"), "double")
-        )
+        return self.live * lengths / self.norms + self.defect
 
 
 def cosine_form(gram) -> CosineForm:
@@ -72,8 +76,8 @@ def cosine_form(gram) -> CosineForm:
     gram = tf.stop_gradient(tf.cast(gram, tf.float64))
     eye = tf.eye(gram.shape[0], dtype=gram.dtype)
     # A factorization raises on NaN, which must reach the caller as a NaN.
-    finite = tf.reduce_all(tf.math.is_finite(gram))
-    gram = tf.where(finite, gram, eye)
+    defect = tf.reduce_sum(linalg.defects(gram))
+    gram = tf.where(tf.math.is_finite(defect), gram, eye)
     norms = tf.sqrt(tf.linalg.diag_part(gram))
     zero = tf.equal(norms, 0)
     largest = tf.reduce_max(norms)
@@ -81,5 +85,5 @@ def cosine_form(gram) -> CosineForm:
     norms = tf.where(zero, largest, norms)
     cosines = gram / norms[:, None] / norms[None, :]
     return CosineForm(
-        tf.linalg.set_diag(cosines, tf.ones_like(norms)), norms, zero, finite
+        tf.linalg.set_diag(cosines, tf.ones_like(norms)), norms, zero, defect
     )

@@ -15,6 +15,8 @@ from graddrop_tf.step.state import RecipeState
 from graddrop_tf.step.variables import Variables
 
 
+# AutoGraph has nothing to convert in here, and warns of what it cannot.
+@tf.autograph.experimental.do_not_convert
 def compute_gradients(
     tape: tf.GradientTape,
     losses: losses_lib.Values,
@@ -101,4 +103,9 @@ def _prepare(tape, losses, place, state: RecipeState) -> None:
     place.check_losses(losses.count, isinstance(losses, losses_lib.Vector))
     if state.needs_per_loss_gradients:
         place.check_independent(tape)
+    if state.num_losses not in (None, losses.count):
+        raise ValueError(
+            f"The state was built for {state.num_losses} losses: build one for "
+            f"each number. Received: {losses.count} losses."
+        )
     state.set_losses(losses.count, state.combiner.loss_names)

@@ -19,6 +19,8 @@ def end_in_fit(model: keras.Model, state: RecipeState) -> None:
         model: A Keras model.
         state: The state of its recipe.
     """
+    # That of a recipe before.
+    vars(model).pop("fit", None)
     if not state.needs_epochs:
         return
     plain_fit = type(model).fit

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from graddrop_tf import random, replicas
 from graddrop_tf.bases.chain import Chain
+from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.checks import check_count
 from graddrop_tf.step import losses as losses_lib
@@ -54,6 +55,17 @@ class RecipeState(keras.layers.Layer):
         """All of the state; none of it is a weight of a model."""
         return self.variables
 
+    # No property: Keras would save the methods in this place as well.
+    def list_methods(self) -> list[Weighting | Combiner]:
+        """Returns the weighting, if there is one, and the combiners."""
+        weighting = [] if self.weighting is None else [self.weighting]
+        return [*weighting, *self.combiner.combiners]
+
+    @property
+    def num_losses(self) -> int | None:
+        """T, None before it was set."""
+        return self._num_losses
+
     @property
     def loss_names(self) -> tuple[str, ...] | None:
         """The names of the losses that were set, None before."""
@@ -84,10 +96,9 @@ class RecipeState(keras.layers.Layer):
     @property
     def state_variables(self) -> list[keras.Variable]:
         """What the methods remember, without the step and the seeds."""
-        methods = [*self.combiner.combiners]
-        if self.weighting is not None:
-            methods.append(self.weighting)
-        return [v for m in methods for v in m.state_variables.values()]
+        return [
+            v for m in self.list_methods() for v in m.state_variables.values()
+        ]
 
     def set_losses(
         self, num_losses: int, names: Sequence[str] | None = None
@@ -217,7 +228,8 @@ class RecipeState(keras.layers.Layer):
     def end_epoch(self) -> None:
         """Tells the weighting that an epoch has ended, if `needs_epochs`."""
         if self.needs_epochs:
-            self.weighting.update_epoch()
+            with random.drawing(self.combiner.step.value):
+                self.weighting.update_epoch()
 
     def get_build_config(self):
         """Returns the losses, to rebuild the variables."""

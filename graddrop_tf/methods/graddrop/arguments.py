@@ -6,51 +6,38 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from graddrop_tf.checks import is_number, is_share
+from graddrop_tf.checks import is_share
 from graddrop_tf.per_loss import PerLoss
 
 PurityTransform = Callable[[tf.Tensor], tf.Tensor]
 
 
-def linear_purity_transform(k: float) -> PurityTransform:
+def linear_purity_transform(k: float | tf.Tensor) -> PurityTransform:
     """Returns the paper's family, `f(p) = clip(k (p - 0.5) + 0.5, 0, 1)`."""
 
     def transform(purity: tf.Tensor) -> tf.Tensor:
-        return tf.clip_by_value(k * (purity - 0.5) + 0.5, 0.0, 1.0)
+        steepness = tf.cast(k, purity.dtype)
+        return tf.clip_by_value(steepness * (purity - 0.5) + 0.5, 0.0, 1.0)
 
     return transform
 
 
-def resolve_purity_transform(
-    k: float, purity_transform: PurityTransform | None
-) -> PurityTransform:
-    """Returns f: `purity_transform`, or the linear one of steepness `k`.
+def check_purity_transform(transform: PurityTransform, k) -> None:
+    """Checks an f that takes the place of `k`.
 
     Args:
-        k: Steepness, at least 0; 1 if `purity_transform` is given.
-        purity_transform: f itself, or None.
-
-    Returns:
-        f.
+        transform: f.
+        k: Its default, 1, where `k` was not given.
 
     Raises:
-        ValueError: If k is negative, both are given, or f is not monotone,
-            not odd around (0.5, 0.5), or leaves [0, 1].
+        ValueError: If both are given, or f is not monotone, not odd around
+            (0.5, 0.5), or leaves [0, 1].
     """
-    if purity_transform is not None:
-        if k != 1.0:
-            raise ValueError(
-                "Give either `k` or `purity_transform`. Received both: "
-                f"k={k}, purity_transform={purity_transform}."
-            )
-        _check_purity_transform(purity_transform)
-        return purity_transform
-    if not is_number(k) or k < 0:
-        raise ValueError(f"`k` must be at least 0 and finite. Received: k={k}.")
-    return linear_purity_transform(float(k))
-
-
-def _check_purity_transform(transform: PurityTransform) -> None:
+    if k != 1.0:
+        raise ValueError(
+            "Give either `k` or `purity_transform`. Received both: "
+            f"k={k}, purity_transform={transform}."
+        )
     if not callable(transform):
         raise ValueError(
             "`purity_transform` must be a callable that maps purities to "

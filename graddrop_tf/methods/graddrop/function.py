@@ -11,14 +11,17 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from graddrop_tf import linalg, places, replicas
+from graddrop_tf.checks import is_number
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
+    check_purity_transform,
     leak_of,
-    resolve_purity_transform,
+    linear_purity_transform,
 )
 from graddrop_tf.methods.graddrop.masking import SignMasking
 
 
+@tf.autograph.experimental.do_not_convert
 def graddrop(
     gradients,
     activations,
@@ -75,11 +78,17 @@ def graddrop(
     place = places.of(activations)
     place = place.with_blocks(map(tf.convert_to_tensor, place.blocks))
     place.check_shapes(gradients)
-    leaks = leak_of(leak).of(len(gradients))
+    leaks = tf.constant(leak_of(leak).of(len(gradients)), tf.float64)
+    if purity_transform is not None:
+        check_purity_transform(purity_transform, k)
+    elif not is_number(k) or k < 0:
+        raise ValueError(
+            f"`k` must be a number of at least 0. Received: k={k!r}."
+        )
     masking = SignMasking(
         draw=lambda activations, summed: uniform,
-        leaks=lambda num_losses: leaks,
-        transform=resolve_purity_transform(k, purity_transform),
+        leaks=leaks,
+        transform=purity_transform or linear_purity_transform(k),
         marginalize_batch=marginalize_batch,
         renormalize=renormalize,
         replica_sum=replica_sum,

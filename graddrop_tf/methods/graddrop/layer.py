@@ -6,6 +6,7 @@ Gradient Sign Dropout", NeurIPS 2020, section 3.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -15,20 +16,23 @@ import tensorflow as tf
 from graddrop_tf import replicas
 from graddrop_tf.bases.combiner import RandomCombiner
 from graddrop_tf.bases.joint import JointCombiner
-from graddrop_tf.checks import is_share
+from graddrop_tf.bases.numbers import Number, PerLossNumber
 from graddrop_tf.methods.graddrop.arguments import (
     PurityTransform,
-    leak_of,
-    resolve_purity_transform,
+    check_purity_transform,
+    linear_purity_transform,
 )
 from graddrop_tf.methods.graddrop.masking import SignMasking
 from graddrop_tf.methods.graddrop.streaming import StreamingGradDrop
+from graddrop_tf.schedules import Schedule
+
+Leak = float | Schedule | Sequence[float] | dict[str, float]
 
 
 class SignDropout(JointCombiner, RandomCombiner):
     """Abstract base of the layers that keep gradients of a drawn sign.
 
-    A subclass chooses f, by `k` or `purity_transform`.
+    A subclass chooses f, by `transform`.
 
     Args:
         num_losses: As in `GradDrop`, like all that follow.
@@ -39,70 +43,47 @@ class SignDropout(JointCombiner, RandomCombiner):
     """
 
     search_space: ClassVar[Mapping[str, str]] = {"leak": "uniform(0.0, 1.0)"}
-    k = 1.0
     purity_transform: PurityTransform | None = None
-    purity: float | None = None
+    leak = PerLossNumber("[0, 1]", default=0.0)
 
     def __init__(
         self,
         num_losses: int | None = None,
         *,
-        leak: float | Sequence[float] | dict[str, float] = 0.0,
+        leak: Leak = 0.0,
         marginalize_batch: bool = True,
         renormalize: bool = False,
         **kwargs,
     ):
         super().__init__(num_losses, **kwargs)
         self.leak = leak
-        self._leak = leak_of(leak)
         if num_losses is not None and not isinstance(leak, dict):
-            self.leaks(num_losses)
+            self.check_numbers(num_losses, None)
         self.marginalize_batch = bool(marginalize_batch)
         self.renormalize = bool(renormalize)
 
-    def transform(self, purity: tf.Tensor) -> tf.Tensor:
-        """Computes f(P), the probability that the positive sign is kept."""
-        if self.purity is not None:
-            purity = self.purity * tf.ones_like(purity)
-        return resolve_purity_transform(self.k, self.purity_transform)(purity)
-
-    def leaks(self, num_losses: int) -> list[float]:
-        """Returns the leak of each loss.
-
-        Args:
-            num_losses: T.
-
-        Returns:
-            A list of T floats.
-
-        Raises:
-            ValueError: If `leak` does not fit the losses.
-        """
-        return self._leak.of(num_losses, self.loss_names)
-
-    def set_losses(self, num_losses, names=None):
-        """See base class; checks that `leak` fits the losses."""
-        super().set_losses(num_losses, names)
-        self.leaks(num_losses)
+    @abc.abstractmethod
+    def transform(self) -> PurityTransform:
+        """Returns f in this step: the probability to keep the positive sign."""
 
     def combine_at(self, gradients, place):
         """See base class."""
-        return self._masking().to_each(gradients, place)
+        return self._masking(len(gradients)).to_each(gradients, place)
 
     def combine_to_sum(self, gradients, place):
         """See base class."""
-        return self._masking().to_sum(gradients, place)
+        return self._masking(len(gradients)).to_sum(gradients, place)
 
     def streaming(self):
         """See base class."""
-        return StreamingGradDrop(self._masking())
+        return StreamingGradDrop(self._masking)
 
-    def _masking(self) -> SignMasking:
+    def _masking(self, num_losses: int) -> SignMasking:
         alone = replicas.num_replicas() == 1
         return SignMasking(
             draw=self._draw,
-            leaks=self.leaks,
-            transform=self.transform,
+            leaks=self.number("leak", num_losses=num_losses),
+            transform=self.transform(),
             marginalize_batch=self.marginalize_batch,
             renormalize=self.renormalize,
             replica_sum=replicas.identity if alone else self.replica_sum,
@@ -136,7 +117,8 @@ class GradDrop(SignDropout):
         leak: Share of each gradient that passes unmasked, in [0, 1]: one
             number, one for each loss, or (in `MultiLossModel`) a dict by
             loss name, in which missing losses have leak 0.
-        k: Steepness of `f(p) = clip(k (p - 0.5) + 0.5, 0, 1)`, at least 0.
+        k: Steepness of `f(p) = clip(k (p - 0.5) + 0.5, 0, 1)`, at least 0; or,
+            as for `leak` and `purity`, a Keras schedule.
         purity_transform: A callable f in place of `k`: monotone, and odd
             around (0.5, 0.5). Register it with Keras to save the model.
         purity: A constant in [0, 1] in place of the sign purity P, which tells
@@ -175,15 +157,17 @@ class GradDrop(SignDropout):
         "k": "uniform(0.0, 2.0)",
         **SignDropout.search_space,
     }
+    k = Number("[0, inf)")
+    purity = Number("[0, 1]", optional=True)
 
     def __init__(
         self,
         num_losses: int | None = None,
         *,
-        leak: float | Sequence[float] | dict[str, float] = 0.0,
-        k: float = 1.0,
+        leak: Leak = 0.0,
+        k: float | Schedule = 1.0,
         purity_transform: PurityTransform | None = None,
-        purity: float | None = None,
+        purity: float | Schedule | None = None,
         marginalize_batch: bool = True,
         renormalize: bool = False,
         sync_replicas: bool = True,
@@ -201,15 +185,21 @@ class GradDrop(SignDropout):
             seed=seed,
             **kwargs,
         )
-        resolve_purity_transform(k, purity_transform)
-        if purity is not None and not is_share(purity):
-            raise ValueError(
-                "`purity` must be a number in [0, 1], or None. Received: "
-                f"purity={purity!r}."
-            )
+        if purity_transform is not None:
+            check_purity_transform(purity_transform, k)
         self.k = k
         self.purity_transform = purity_transform
         self.purity = purity
+
+    def transform(self):
+        """See base class."""
+        f = self.purity_transform
+        if f is None:
+            f = linear_purity_transform(self.number("k"))
+        if self.purity is None:
+            return f
+        constant = self.number("purity")
+        return lambda P: f(tf.cast(constant, P.dtype) * tf.ones_like(P))
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -229,4 +219,6 @@ class RandomGradDrop(SignDropout):
         >>> layer = gd.RandomGradDrop(num_losses=2)
     """
 
-    k = 0.0
+    def transform(self):
+        """See base class."""
+        return linear_purity_transform(0.0)

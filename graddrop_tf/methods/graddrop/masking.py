@@ -37,7 +37,7 @@ class SignMasking:
 
     Attributes:
         draw: Returns the draws at a block.
-        leaks: Returns T leaks, given T.
+        leaks: T leaks, `float64`.
         transform: f.
         marginalize_batch: As in `graddrop`, like all that follow.
         renormalize: As in `graddrop`.
@@ -46,7 +46,7 @@ class SignMasking:
     """
 
     draw: Draw
-    leaks: Callable[[int], Sequence[float]]
+    leaks: tf.Tensor
     transform: PurityTransform
     marginalize_batch: bool
     renormalize: bool
@@ -173,15 +173,13 @@ class SignMasking:
 
         def share(G, leak):
             M = tf.cast(kept * G > 0, G.dtype) + unmasked
-            return M if leak is None else leak + (1 - leak) * M
+            return leak + (1 - leak) * M
 
+        leaks = tf.cast(self.leaks, total.dtype)
         if isinstance(G, tf.Tensor):
-            leaks = self.leaks(G.shape[0])
             ones = [1] * (G.shape.rank - 1)
-            leak = tf.reshape(tf.constant(leaks, G.dtype), [-1, *ones])
-            return share(G, leak if any(leaks) else None)
-        pairs = zip(G, self.leaks(len(G)), strict=True)
-        return [share(G_i, l_i or None) for G_i, l_i in pairs]
+            return share(G, tf.reshape(leaks, [-1, *ones]))
+        return [share(G_i, leaks[i]) for i, G_i in enumerate(G)]
 
 
 def _scaled(

@@ -81,8 +81,8 @@ def purity_of_sums(positive: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     empty = tf.equal(total, 0)
     purity = positive / tf.where(empty, tf.ones_like(total), total)
     # A negative infinity alone would give 0.
-    purity = tf.where(tf.math.is_finite(total), purity, _nan(total))
-    return tf.where(empty, 0.5 * tf.ones_like(total), purity)
+    purity = tf.where(empty, 0.5 * tf.ones_like(total), purity)
+    return purity + linalg.defects(total)
 
 
 def signed_gradients(
@@ -171,9 +171,4 @@ def mask_without_signs(total: tf.Tensor) -> tf.Tensor:
     Returns:
         1 where `total` is 0, NaN where it is not finite, 0 elsewhere.
     """
-    mask = tf.cast(tf.equal(total, 0), total.dtype)
-    return tf.where(tf.math.is_finite(total), mask, _nan(total))
-
-
-def _nan(like: tf.Tensor) -> tf.Tensor:
-    return tf.constant(float("nan"), like.dtype)
+    return tf.cast(tf.equal(total, 0), total.dtype) + linalg.defects(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -21,15 +22,15 @@ class StreamingGradDrop(Streaming):
     """Sums gradients by sign; at each position one draw picks a sum.
 
     Args:
-        masking: The algorithm and its arguments.
+        make_masking: Returns the algorithm and its arguments for T losses.
     """
 
-    masking: SignMasking
+    make_masking: Callable[[int], SignMasking]
 
     def start(self, num_losses, place):
         """See base class."""
         self._place = place
-        self._leaks = self.masking.leaks(num_losses)
+        self.masking = self.make_masking(num_losses)
         self._sums = [_Sums() for _ in place.blocks]
 
     def add(self, indices, gradients):
@@ -38,19 +39,19 @@ class StreamingGradDrop(Streaming):
         for sums, (of_block, block) in zip(self._sums, blocks, strict=True):
             signed = self.masking.signed(of_block, block)
             for i, dL, G in zip(indices, of_block, signed, strict=True):
-                self._add_one(sums, tf.cast(dL, G.dtype), G, self._leaks[i])
+                leak = tf.cast(self.masking.leaks[i], G.dtype)
+                self._add_one(sums, tf.cast(dL, G.dtype), G, leak)
             sums.purity = _plus(sums.purity, tf.stack(purity_sums(signed)))
         accumulators = [v for sums in self._sums for v in vars(sums).values()]
         return [a for a in accumulators if a is not None]
 
-    def _add_one(self, sums: _Sums, dL, G, leak: float) -> None:
+    def _add_one(self, sums: _Sums, dL, G, leak) -> None:
         masked = dL * (1 - leak)
         zeros = tf.zeros_like(masked)
         sums.positive = _plus(sums.positive, tf.where(G > 0, masked, zeros))
         sums.negative = _plus(sums.negative, tf.where(G < 0, masked, zeros))
         sums.unsigned = _plus(sums.unsigned, tf.where(G == 0, masked, zeros))
-        if any(self._leaks):
-            sums.leaked = _plus(sums.leaked, dL * leak)
+        sums.leaked = _plus(sums.leaked, dL * leak)
         if self.masking.renormalize:
             sums.plain = _plus(sums.plain, dL)
 

@@ -121,9 +121,6 @@ def test_mistakes_are_named():
     layer.build()
     with pytest.raises(ValueError, match=r"no state \['means'\]"):
         layer.keep(means=tf.ones([2]))
-    state = gd.Recipe.of("running").build(2)
-    with pytest.raises(ValueError, match="another number of losses"):
-        state.set_losses(3)
     with pytest.raises(ValueError, match="synchronizes nothing itself"):
         gd.Chain([Running()], sync_replicas=False)
 
@@ -209,7 +206,8 @@ def test_a_checkpoint_of_an_own_loop_holds_all_state(tmp_path):
     seeds = [s.combiner.combiners[1].variables[0] for s in (first, second)]
     assert int(seeds[0]) != int(seeds[1])
     tf.train.Checkpoint(state=second).restore(path).assert_consumed()
-    assert len(first.weights) == 6
+    # The leaks of GradDrop, its k, alpha and the learning rate of GradNorm.
+    assert len(first.weights) == 6 + 4
     for a, b in zip(first.weights, second.weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -253,7 +251,7 @@ def test_a_checkpoint_with_the_step_alone_is_read(tmp_path):
     state = gd.Recipe.of("graddrop(seed=3)").build(2)
     tf.train.Checkpoint(state=state).restore(path)
     assert int(state.combiner.step) == 5
-    assert [int(v) for v in state.combiner.combiners[0].variables] == [3]
+    assert int(state.combiner.combiners[0].variables[0]) == 3
 
 
 def plain(kind):

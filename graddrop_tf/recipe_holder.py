@@ -1,0 +1,92 @@
+"""A model that holds a recipe, and the layers that carry it out."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from graddrop_tf import parts
+from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.weighting import Weighting
+from graddrop_tf.recipe import Recipe
+from graddrop_tf.step import clipping, epochs
+from graddrop_tf.step.state import RecipeState
+
+
+class RecipeHolder(keras.Model):
+    """The part of a `MultiLossModel` that holds its recipe.
+
+    Attributes:
+        recipe_state: The layers and variables that carry it out.
+    """
+
+    recipe_state: RecipeState
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the model trains by.
+
+        A new one may be assigned; it acts from the next step on, with methods
+        that remember nothing yet. The weights and the optimizer stay.
+        """
+        return Recipe.from_state(self.recipe_state)
+
+    @recipe.setter
+    def recipe(self, value: Recipe | Combiner | Weighting | str | None):
+        with self.distribute_strategy.scope():
+            self._hold(Recipe.of(value).make_state())
+        # It would take the steps of the recipe before.
+        self.train_function = None
+        if self.compiled:
+            self._set_losses()
+            self._clip()
+
+    def method(self, name: str, index: int = 0) -> Weighting | Combiner:
+        """Returns a method of the recipe, whose numbers may be assigned.
+
+        Args:
+            name: Its name in a recipe, such as "graddrop".
+            index: Which of several of that name.
+
+        Raises:
+            ValueError: If there is none.
+
+        Example:
+            >>> model.method("graddrop").leak = 0.5
+        """
+        return self.recipe.find(name, self.recipe_state.list_methods(), index)
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """The weights of trunk and heads, which a plain model has too."""
+        state = {id(v) for v in self.recipe_state.variables}
+        return [w for w in super().weights if id(w) not in state]
+
+    def _hold(self, state: RecipeState) -> None:
+        """Takes the state of a recipe in place of the one before."""
+        if self.loss_chunk_size is not None:
+            parts.check_chunks(self.loss_chunk_size, self.separate, state)
+        tracker = self._tracker
+        locked = tracker.locked
+        tracker.unlock()
+        tracker.untrack(getattr(self, "recipe_state", None))
+        self.recipe_state = state
+        if locked:
+            tracker.lock()
+        epochs.end_in_fit(self, state)
+
+    def _set_losses(self) -> None:
+        """Tells the recipe of the losses, once their number is known."""
+        state = self.recipe_state
+        names = self._compile_loss and self._compile_loss.loss_names
+        if names is None or state.loss_names == names:
+            return
+        # The first batch may tell it, in the trace of a step.
+        with tf.init_scope(), self.distribute_strategy.scope():
+            state.set_losses(len(names), names)
+
+    def _clip(self) -> None:
+        """Attaches the recipe's clipping to the optimizer."""
+        clipping.clip_after_reduction(
+            self.optimizer, self.recipe_state.global_clipnorm
+        )
