@@ -203,6 +203,39 @@ def test_stderr_holds_nothing_but_the_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", ["print", "flush", "UserError"])
+def test_output_that_nobody_reads_ends_a_command_quietly(kind):
+    code = f"""
+from launch import command
+from trainers import errors
+
+def main(arguments):
+    try:
+        print("line\\n" * (1 if "{kind}" == "flush" else 100_000))
+    except OSError as error:
+        if "{kind}" == "UserError":
+            raise errors.UserError("x") from error
+        raise
+    return 0
+
+input()
+command.run(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=120) == 141
+
+
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = _start("train", *_SHORT_DIGITS, f"--run_dir={killed}")
