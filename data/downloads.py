@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import tensorflow_datasets as tfds
 
-from data import files, prepared
+from data import files, prepared, sources
 
 
 def download(
@@ -32,11 +32,14 @@ def download(
     root = prepared.root_of(data_dir)
     if prepared.newest_version(root / name) is not None:
         return
-    if not prepared.is_downloadable(name):
+    if not sources.is_downloadable(name):
         raise prepared.DataError(
             f"{name} cannot be downloaded; expected one of the data sets of "
             "https://www.tensorflow.org/datasets."
         )
+    archives = sources.describe_archives(name, root)
+    if archives and not any(sources.archives_folder(root).glob("*")):
+        raise prepared.DataError(f"{name}: {archives}.")
     existed = root.exists()
     unfinished = root / f"incomplete.{name.replace('/', '-')}"
     try:
@@ -71,7 +74,7 @@ def _download(
         builder.download_and_prepare(
             download_dir=unfinished / "downloads",
             download_config=tfds.download.DownloadConfig(
-                manual_dir=root / "downloads" / "manual"
+                manual_dir=sources.archives_folder(root)
             ),
         )
     version = pathlib.Path(builder.data_dir)

@@ -66,6 +66,15 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, error, existed):
     assert not existed or not list(root.iterdir())
 
 
+def test_archives_that_have_to_be_put_there(tmp_path):
+    with pytest.raises(prepared.DataError) as caught:
+        downloads.download("imagenet2012", str(tmp_path))
+    text = str(caught.value)
+    assert f"put its archives into {tmp_path}/downloads/manual by" in text
+    assert "ILSVRC2012_img_train.tar" in text and text.endswith(").")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_name_that_nobody_knows(tmp_path):
     with pytest.raises(prepared.DataError, match="nowhere cannot be downloa"):
         downloads.download("nowhere", str(tmp_path))

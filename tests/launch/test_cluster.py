@@ -417,6 +417,15 @@ def test_tune_has_a_worker_without_gpus_too(cluster):
     assert sorted(names) == ["chief", "worker0"]
 
 
+def test_tune_prints_the_error_of_all_once(cluster):
+    behaviour = "echo 'error: no data' >&2; echo note >&2; sleep 1; exit 2"
+    code, _, stderr = cluster.run(
+        [_FOLDER / "tune.sh"], behaviour, NUM_WORKERS="2"
+    )
+    assert code == 2
+    assert sorted(stderr.splitlines()) == ["error: no data", *["note"] * 3]
+
+
 def test_tune_ends_all_when_one_fails(cluster):
     behaviour = (
         "[ $KERASTUNER_TUNER_ID != worker1 ] || exit 3;"

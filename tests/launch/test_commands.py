@@ -107,6 +107,11 @@ def test_compare_ends_in_a_report(tmp_path, capsys):
             ["--experiment=celeba", "--config=faces"],
             ["'faces'", "drawn_faces, cmu_faces"],
         ),
+        (
+            train.main,
+            ["--experiment=celeba", "--config=photos"],
+            ["--config.dataset: got nothing", "launch.prepare_images"],
+        ),
         (train.main, ["--config.steps=few"], ["'few'", "int"]),
         (train.main, ["--config.steps=0"], ["steps", "more than 0"]),
         (train.main, ["--strategy=two"], ["'two'", "auto, one, mirrored"]),

@@ -169,7 +169,8 @@ class Celeba(fit_experiment.FitExperiment):
             "decay_rate": 0.7,
         },
         "photos": {
-            "height": 64, "width": 64, "channels": 16, "batch_size": 16,
+            "dataset": "", "height": 64, "width": 64,
+            "channels": 16, "batch_size": 16,
             "steps": 2_000, "steps_per_epoch": 100, "decay_steps": 200,
             "decay_rate": 0.7, "learning_rate_factors": "",
         },
