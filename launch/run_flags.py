@@ -10,6 +10,7 @@ from data import downloads
 from trainers import config, errors
 from trainers.experiments import registry
 from trainers.runs import execution, experiment
+from trainers.training import preemption
 from trainers.training.devices import Devices
 
 
@@ -186,5 +187,7 @@ def download(
             "--download: several workers share the data; download them by one "
             "process before."
         )
-    for name in names:
-        downloads.download(name, values["data_dir"].value)
+    # SIGTERM too cleans up what is half downloaded.
+    with preemption.interrupting():
+        for name in names:
+            downloads.download(name, values["data_dir"].value)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from data import downloads
 from launch import command, compare, report, run_flags, train
 from trainers.config import override
 from trainers.experiments import digits, registry
@@ -286,6 +287,25 @@ def test_two_replicas_train_and_resume(tmp_path, capsys):
     assert command.guarded(train.main, arguments) == 0
     assert "resuming after step 2 of 4" in capsys.readouterr().out
     assert newest.stat().st_size == len(before)
+
+
+def test_sigterm_interrupts_a_download(monkeypatch):
+    """So that it removes what is half downloaded."""
+
+    def download(name, data_dir):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.0)
+
+    monkeypatch.setattr(downloads, "download", download)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    texts = ["--experiment=celeba", "--run_dir=x", "--download"]
+    command.parse(train.FLAGS, texts, "")
+    run = run_flags.make_run(train.FLAGS, {})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_flags.download(train.FLAGS, run.experiment, [run.config])
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def test_named_values_come_before_single_ones():
