@@ -16,7 +16,7 @@ from trainers.benchmarks import registry
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "suites", ",".join(registry.SHORT),
+    "suites", ", ".join(registry.SHORT),
     "Suites to run, separated by commas, or all. " + "; ".join(
         f"{name}: {suite.title}" for name, suite in registry.SUITES.items()
     ) + ".",

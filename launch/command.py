@@ -162,7 +162,13 @@ def _help(values: flags.FlagValues) -> str:
         texts.append(f"  --{name}")
         for line in text.splitlines():
             texts += textwrap.wrap(
-                line, 79, initial_indent=" " * 6, subsequent_indent=" " * 8
+                line,
+                79,
+                initial_indent=" " * 6,
+                subsequent_indent=" " * 8,
+                # A name that is cut cannot be pasted.
+                break_long_words=False,
+                break_on_hyphens=False,
             )
     return "\n".join(texts)
 

@@ -1,4 +1,6 @@
 import dataclasses
+import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -197,6 +199,30 @@ def test_help(module, capsys):
     if module is not report:
         assert f"learning_rate={digits.DigitsConfig().learning_rate}" in printed
         assert "(default: 'auto')" in printed
+
+
+_UNQUOTED = str.maketrans("", "", "'()")
+_MODULES = sorted(
+    path.stem
+    for path in (_ROOT / "launch").glob("*.py")
+    if path.stem not in ("__init__", "command", "run_flags")
+)
+
+
+@pytest.mark.parametrize("name", _MODULES)
+def test_examples_and_names_of_the_help_can_be_pasted(name, capsys):
+    module = importlib.import_module(f"launch.{name}")
+    assert command.guarded(module.main, ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for line, following in itertools.pairwise(lines):
+        if line.startswith("python -m ") and following:
+            assert following.startswith("python -m ") or line.endswith("\\")
+    words = " ".join(lines).translate(_UNQUOTED).split()
+    flags = getattr(module, "FLAGS", ())
+    for flag in set(flags) & {"methods", "suites", "beam_options"}:
+        text = f"{flags[flag].help} {flags[flag].default}"
+        assert {*text.translate(_UNQUOTED).split()} <= {*words, "[]"}
 
 
 def test_stderr_holds_nothing_but_the_line(tmp_path):
