@@ -10,6 +10,14 @@
 # If one process fails, or on SIGTERM or Ctrl-C, the script ends all of them; the
 # same command resumes the search.
 
+case " $* " in
+*" --help "* | *" -h "*)
+    # The comment above names the script's own variables.
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    exec "${PYTHON:-.venv/bin/python}" -m launch.tune --help
+    ;;
+esac
+
 num_workers=${NUM_WORKERS:-$(nvidia-smi --list-gpus 2>/dev/null | wc -l)}
 export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT=${PORT:-8011}
 

@@ -100,6 +100,11 @@ def test_compare_ends_in_a_report(tmp_path, capsys):
         (train.main, ["--config.steps"], ["--config.steps=VALUE"]),
         (train.main, ["--experiment=tony"], ["'tony'", "digits, toy"]),
         (train.main, ["--method=sgd"], ["'sgd'", "graddrop"]),
+        (
+            train.main,
+            ["--method=gradrop"],
+            ["error: There is no method 'gradrop'. Did you mean 'graddrop'?"],
+        ),
         (train.main, ["--method=graddrop(q=1)"], ["Known arguments"]),
         (train.main, ["--method=graddrop(leak=2)"], ["leak"]),
         (train.main, ["--method=graddrop(leak=[0, 1])"], ["leak"]),
