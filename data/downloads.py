@@ -5,10 +5,14 @@ import os
 import pathlib
 import shutil
 from collections.abc import Callable
+from urllib import parse
 
+import requests
 import tensorflow_datasets as tfds
 
-from data import files, prepared
+from data import files, prepared, sources
+
+_SECONDS_FOR_AN_ANSWER = 10.0
 
 
 def download(
@@ -32,11 +36,15 @@ def download(
     root = prepared.root_of(data_dir)
     if prepared.newest_version(root / name) is not None:
         return
-    if not prepared.is_downloadable(name):
+    if not sources.is_downloadable(name):
         raise prepared.DataError(
             f"{name} cannot be downloaded; expected one of the data sets of "
             "https://www.tensorflow.org/datasets."
         )
+    archives = sources.describe_archives(name, root)
+    if archives and not any(sources.archives_folder(root).glob("*")):
+        raise prepared.DataError(f"{name}: {archives}.")
+    _reach_host(name, root)
     existed = root.exists()
     unfinished = root / f"incomplete.{name.replace('/', '-')}"
     try:
@@ -46,16 +54,34 @@ def download(
         raise
     except Exception as error:
         # Every host fails in its own way.
-        raise prepared.DataError(
-            f"{name} could not be downloaded to {root} "
-            f"({type(error).__name__}: {prepared.first_line(error)}); give the "
-            "data directory of a prepared copy."
-        ) from None
+        reason = f"{type(error).__name__}: {prepared.first_line(error)}"
+        raise _failed(name, root, reason) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not existed:
             with contextlib.suppress(OSError):
                 root.rmdir()
+
+
+def _reach_host(name: str, root: pathlib.Path) -> None:
+    """Raises a `DataError` if the host of a data set gives no answer.
+
+    TFDS would try again for minutes.
+    """
+    urls = tfds.builder_cls(name.partition("/")[0]).url_infos or {}
+    for url in [*urls][:1]:
+        try:
+            requests.head(url, timeout=_SECONDS_FOR_AN_ANSWER)
+        except requests.RequestException:
+            host = parse.urlsplit(url).netloc
+            raise _failed(name, root, f"{host} gives no answer") from None
+
+
+def _failed(name: str, root: pathlib.Path, reason: str) -> prepared.DataError:
+    return prepared.DataError(
+        f"{name} could not be downloaded to {root} ({reason}); give the data "
+        "directory of a prepared copy."
+    )
 
 
 def _download(
@@ -65,13 +91,15 @@ def _download(
     report: Callable[[str], None],
 ) -> None:
     builder = tfds.builder(name, data_dir=unfinished)
-    report(f"Downloading {name} ({builder.info.download_size}) to {root}")
+    size = builder.info.download_size
+    # 0 where TFDS does not know it.
+    report(f"Downloading {name}{(size and f' ({size})') or ''} to {root}")
     # TFDS prints the same again, and of a folder that does not stay.
     with contextlib.redirect_stdout(None):
         builder.download_and_prepare(
             download_dir=unfinished / "downloads",
             download_config=tfds.download.DownloadConfig(
-                manual_dir=root / "downloads" / "manual"
+                manual_dir=sources.archives_folder(root)
             ),
         )
     version = pathlib.Path(builder.data_dir)

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
-from data import streams, turns
+from data import sources, streams, turns
 
 _DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -193,7 +193,7 @@ def open_set(
             `imagenet_resized/32x32`.
         data_dir: Where prepared data sets lie; `~/tensorflow_datasets` by
             default.
-        prepared_by: The command that prepares it, for the message.
+        prepared_by: The command that prepares such sets, for the message.
 
     Returns:
         The data set; of several versions the newest.
@@ -204,12 +204,10 @@ def open_set(
     root = root_of(data_dir)
     newest = newest_version(root / name)
     if newest is None:
-        advice = f"prepare it with {prepared_by or 'launch.prepare_images'}"
-        if prepared_by is None and is_downloadable(name):
-            advice = "let it be downloaded, by --download"
+        advice = sources.advise(name, root, prepared_by)
         raise DataError(
             f"{name} is not prepared in {root}; give the data directory of a "
-            f"prepared copy, or {advice}."
+            f"prepared copy{advice and f', or {advice}'}."
         )
     try:
         return PreparedSet(name, tfds.builder_from_directory(newest))
@@ -244,12 +242,6 @@ def newest_version(directory: pathlib.Path) -> pathlib.Path | None:
             "data directory, or the right to read this one."
         ) from None
     return max(versions, key=_version, default=None)
-
-
-def is_downloadable(name: str) -> bool:
-    """Returns whether TensorFlow Datasets knows a data set."""
-    known = tfds.list_builders(with_community_datasets=False)
-    return name.partition("/")[0] in known
 
 
 def write(

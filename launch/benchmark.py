@@ -3,8 +3,8 @@
 python -m launch.benchmark [--suites=all] [--pairs=12] [--json=OUT]
 
 Each suite prints its table when it ends. The table shows the measured ratios
-next to what counting operations predicts and, where there is one, the target.
-No measurement passes or fails.
+next to what counting operations predicts and, where there is one, the target;
+the last column says whether it is met. The exit code does not depend on it.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from trainers.benchmarks import registry
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
-    "suites", ",".join(registry.SHORT),
+    "suites", ", ".join(registry.SHORT),
     "Suites to run, separated by commas, or all. " + "; ".join(
         f"{name}: {suite.title}" for name, suite in registry.SUITES.items()
     ) + ".",

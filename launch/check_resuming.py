@@ -20,7 +20,7 @@ from absl import flags
 
 from launch import command, run_flags
 from trainers import errors
-from trainers.runs import kill_check
+from trainers.runs import execution, kill_check
 
 FLAGS = flags.FlagValues()
 run_flags.define(FLAGS)
@@ -47,6 +47,7 @@ def main(texts: dict[str, str]) -> int:
         )
     run = run_flags.make_run(FLAGS, texts, FLAGS.method)
     run_flags.download(FLAGS, run.experiment, [run.config])
+    execution.check(run)
     flags_of_run = [
         f"--experiment={FLAGS.experiment}",
         f"--method={FLAGS.method}",

@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -161,7 +162,13 @@ def _help(values: flags.FlagValues) -> str:
         texts.append(f"  --{name}")
         for line in text.splitlines():
             texts += textwrap.wrap(
-                line, 79, initial_indent=" " * 6, subsequent_indent=" " * 8
+                line,
+                79,
+                initial_indent=" " * 6,
+                subsequent_indent=" " * 8,
+                # A name that is cut cannot be pasted.
+                break_long_words=False,
+                break_on_hyphens=False,
             )
     return "\n".join(texts)
 
@@ -206,11 +213,18 @@ def guarded(
 
     Returns:
         The exit code: 2 for a user's mistake, 75 (EX_TEMPFAIL) if the run was
-        cut off and the same command resumes it, 130 if interrupted.
+        cut off and the same command resumes it, 130 if interrupted, 141 if
+        nobody reads the output, as in `| head`.
     """
     try:
-        return main(arguments)
+        code = main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _output_closed()
     except (errors.UserError, prepared.DataError) as error:
+        if isinstance(error.__context__, BrokenPipeError):
+            return _output_closed()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except errors.InterruptedRunError as error:
@@ -219,3 +233,12 @@ def guarded(
     except KeyboardInterrupt:
         print("interrupted; run the same command to resume.", file=sys.stderr)
         return 130
+
+
+def _output_closed() -> int:
+    """Returns the exit code of a process that SIGPIPE ends."""
+    # Python flushes stdout once more at exit.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.__stdout__.fileno())
+    os.close(nowhere)
+    return 128 + signal.SIGPIPE

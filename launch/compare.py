@@ -18,7 +18,7 @@ from trainers.training import devices
 FLAGS = flags.FlagValues()
 run_flags.define(FLAGS)
 flags.DEFINE_string(
-    "methods", ",".join(comparison.METHODS),
+    "methods", ", ".join(comparison.METHODS),
     "Methods to compare, separated by commas.", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(

@@ -1,11 +1,11 @@
-"""Draws faces with CelebA's schema: a prepared data set of any size.
+r"""Draws faces with CelebA's schema: a prepared data set of any size.
 
 python -m launch.draw_faces --data_dir=DIR
 
 They serve for tests and a first run:
 
-python -m launch.train --experiment=celeba --config=drawn_faces
---data_dir=DIR --method=graddrop --run_dir=RUN
+python -m launch.train --experiment=celeba --config=drawn_faces \
+    --data_dir=DIR --method=graddrop --run_dir=RUN
 
 data/drawn_faces/README.md explains how each attribute is drawn.
 """

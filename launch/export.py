@@ -10,7 +10,7 @@ Of the lidar detector it is the SavedModel RUN/model, from points to boxes.
 
 Formats: `keras` loads with Keras alone; `saved_model` with TensorFlow; `litert`
 is for LiteRT, which may list the outputs in another order, so read them by
-their names; `onnx` needs the package tf2onnx.
+their names; `onnx` needs tf2onnx and onnx (pip install -e '.[onnx]').
 """
 
 import pathlib

@@ -8,7 +8,10 @@ model: the probability of an attribute or a class. Files that cannot be read are
 named and left out.
 
 Of lidar frames it has a row for each box that the detector finds, a run of
---experiment=waymo.
+--experiment=waymo. As in training, points in no-label zones are left out. In
+scans of KITTI these are the points outside of the camera's image, which the
+calibration tells: of velodyne/000000.bin that is calib/000000.txt in the folder
+beside velodyne. Without that file all points are used, and a line says so.
 """
 
 import functools
@@ -94,7 +97,7 @@ def main() -> int:
 def _find_boxes(model: serving.Endpoint, out: pathlib.Path, report) -> int:
     run = trained.read_run(pathlib.Path(FLAGS.run_dir), registry.EXPERIMENTS)
     if FLAGS.scans is not None:
-        frames = box_predictions.kitti_scans(pathlib.Path(FLAGS.scans))
+        frames = box_predictions.kitti_scans(pathlib.Path(FLAGS.scans), report)
     else:
         frames = box_predictions.waymo_frames(FLAGS.segments)
     preset = run.config.detector_preset

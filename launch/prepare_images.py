@@ -1,7 +1,7 @@
-"""Turns a folder of images and their labels into a prepared data set.
+r"""Turns a folder of images and their labels into a prepared data set.
 
-python -m launch.prepare_images --images=DIR --labels=FILE.csv --data_dir=DATA
---name=NAME
+python -m launch.prepare_images --images=DIR --labels=FILE.csv --data_dir=DATA \
+    --name=NAME
 
 The first column of FILE.csv names the files in DIR. Each other column is an
 attribute: 1 or true for yes; 0, -1 or false for no; an empty cell where it is
@@ -11,8 +11,8 @@ Without --labels, DIR holds a folder for each class, or folders `train` and
 
 Started again, it goes on where it stopped. To train on the result:
 
-python -m launch.train --experiment=celeba --config=photos
---config.dataset=NAME --data_dir=DATA --method=graddrop --run_dir=RUN
+python -m launch.train --experiment=celeba --config=photos \
+    --config.dataset=NAME --data_dir=DATA --method=graddrop --run_dir=RUN
 """
 
 import functools

@@ -1,12 +1,12 @@
-"""Turns KITTI's lidar frames into a data set of training examples.
+r"""Turns KITTI's lidar frames into a data set of training examples.
 
 python -m launch.prepare_kitti --kitti_dir=KITTI/training --data_dir=OUT
 
 KITTI/training holds the folders velodyne, label_2 and calib of KITTI's object
 detection benchmark. To train on the result:
 
-python -m launch.train --experiment=waymo --config=kitti_few --data_dir=OUT
---method=baseline --run_dir=RUN
+python -m launch.train --experiment=waymo --config=kitti_few --data_dir=OUT \
+    --method=baseline --run_dir=RUN
 
 kitti_few takes 600 steps, about a quarter of an hour on two CPU cores, and
 evaluates on the frames it trains on. To train on all of KITTI, replace it by

@@ -85,15 +85,21 @@ def main() -> int:
         raise errors.UserError(str(error)) from error
     for split, info in builder.info.splits.items():
         print(
-            f"{split}: {info.num_examples} frames with "
-            f"{builder.info.metadata['num_boxes'][split]} boxes in "
-            f"{info.num_shards} shards"
+            f"{split}: {_count(info.num_examples, 'frame')} with "
+            f"{_count(builder.info.metadata['num_boxes'][split], 'box')} in "
+            f"{_count(info.num_shards, 'shard')}"
         )
     num_counted = sum(builder.info.metadata.get("num_counted", {}).values())
     if num_counted:
-        print(f"{num_counted} boxes without numbers of lidar points: counted")
+        boxes = _count(num_counted, "box")
+        print(f"{boxes} without numbers of lidar points: counted")
     print(f"Prepared: {builder.data_dir}")
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("x") else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def _download_config() -> tfds.download.DownloadConfig:

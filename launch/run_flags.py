@@ -10,6 +10,7 @@ from data import downloads
 from trainers import config, errors
 from trainers.experiments import registry
 from trainers.runs import execution, experiment
+from trainers.training import preemption
 from trainers.training.devices import Devices
 
 
@@ -106,18 +107,25 @@ def config_texts(
         texts: The `--config.FIELD` texts by field.
 
     Raises:
-        UserError: If the experiment has no values of that name.
+        UserError: If the experiment has no values of that name, or a data set
+            has no name.
     """
     name, chosen = values["config"].value, find_experiment(values)
-    if name is None:
-        return texts
-    if name not in chosen.variants:
+    if name is not None and name not in chosen.variants:
         raise errors.UserError(
             f"--config: got {name!r}, expected one of "
             f"{', '.join(chosen.variants) or 'none'} for {chosen.name}, or "
             "--config.FIELD=VALUE."
         )
-    return {**{k: str(v) for k, v in chosen.variants[name].items()}, **texts}
+    named = chosen.variants[name] if name is not None else {}
+    texts = {**{k: str(v) for k, v in named.items()}, **texts}
+    for field in chosen.data_fields:
+        if texts.get(field) == "":
+            raise errors.UserError(
+                f"--config.{field}: got nothing, expected the name of a data "
+                "set, such as --name of launch.prepare_images."
+            )
+    return texts
 
 
 def read_devices(values: flags.FlagValues) -> Devices:
@@ -179,5 +187,7 @@ def download(
             "--download: several workers share the data; download them by one "
             "process before."
         )
-    for name in names:
-        downloads.download(name, values["data_dir"].value)
+    # SIGTERM too cleans up what is half downloaded.
+    with preemption.interrupting():
+        for name in names:
+            downloads.download(name, values["data_dir"].value)

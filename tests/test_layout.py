@@ -37,7 +37,7 @@ _FLOORS = {
         {"monitor"},
     ],
     "data": [
-        {"files", "streams", "turns"},
+        {"files", "sources", "streams", "turns"},
         {"digits", "prepared", "records"},
         {
             "attribute_sets",

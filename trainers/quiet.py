@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 
 
 def silence_libraries() -> None:
-    """Hides TensorFlow's warnings and the progress bars of TFDS."""
-    for name in ("tensorflow", "absl"):
+    """Hides warnings of libraries and the progress bars of TFDS."""
+    for name in ("tensorflow", "absl", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     tfds.disable_progress_bar()

@@ -197,7 +197,7 @@ class _Writing:
                     f"{len(bad)} of "
                     f"{len(self._table.photos) + len(self._table.bad)} photos "
                     "cannot be used (see above); mend them and start again, "
-                    "which keeps the others, or leave them out by skip_bad."
+                    "which keeps the others, or leave them out by --skip_bad."
                 )
             contents = self._finish(outcomes, bad)
         shutil.rmtree(self._unfinished)

@@ -11,6 +11,14 @@
 # to MAX_RESTARTS (10) times. On SIGTERM or Ctrl-C, this script lets the run save
 # and exits with 75.
 
+case " $* " in
+*" --help "* | *" -h "*)
+    # The comment above names the script's own variables.
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    exec "${PYTHON:-.venv/bin/python}" -m launch.train --help
+    ;;
+esac
+
 stopped=
 run=
 stop() {

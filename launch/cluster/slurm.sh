@@ -23,6 +23,11 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%j.out
 
+if ! command -v srun >/dev/null; then
+    echo "error: there is no srun here; submit this script by sbatch." >&2
+    exit 2
+fi
+
 # The end of one worker does not end the others at once: they may be saving.
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --wait=60 \
     "${PYTHON:-.venv/bin/python}" -m launch.train --strategy=multi_worker "$@"

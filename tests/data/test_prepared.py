@@ -155,7 +155,12 @@ def test_what_is_not_there_is_said_in_one_line(data_dir, monkeypatch):
     for name, advice in (
         ("celeb_a", "--download"),
         ("imagenet_resized/32x32", "--download"),
-        ("my_photos", "launch.prepare_images"),
+        ("my_photos", "copy, or prepare it with launch.prepare_images."),
+        ("drawn_faces", "copy, or prepare it with launch.draw_faces."),
+        ("kitti_lidar", "copy, or prepare it with launch.prepare_kitti."),
+        ("waymo_lidar", "launch.prepare_waymo, from segments of Waymo or of"),
+        ("cmu_faces", "a prepared copy."),
+        ("imagenet2012", f"archives into {data_dir}/downloads/manual by hand"),
     ):
         with pytest.raises(prepared.DataError) as caught:
             prepared.open_set(name, data_dir)

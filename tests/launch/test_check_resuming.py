@@ -96,6 +96,14 @@ def test_mistakes_get_one_line(argument, parts, tmp_path, refused):
     assert not list(tmp_path.iterdir())
 
 
+def test_missing_data_get_one_line_and_leave_nothing(tmp_path, refused):
+    arguments = ["--experiment=celeba", "--method=graddrop"]
+    arguments += [f"--data_dir={tmp_path}", f"--run_dir={tmp_path}/check"]
+    printed = refused(check_resuming.main, arguments, ["celeb_a is not prep"])
+    assert printed.err.count("error") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_directory_with_files_is_refused(tmp_path, refused):
     (tmp_path / "notes.txt").touch()
     arguments = [*_DIGITS, f"--run_dir={tmp_path}"]

@@ -417,6 +417,44 @@ def test_tune_has_a_worker_without_gpus_too(cluster):
     assert sorted(names) == ["chief", "worker0"]
 
 
+@pytest.mark.parametrize(
+    ("script", "variables"),
+    [
+        ("gpus.sh", ["PYTHON", "MAX_RESTARTS"]),
+        ("tune.sh", ["PYTHON", "NUM_WORKERS", "PORT"]),
+    ],
+)
+def test_the_help_names_the_variables_of_a_script(cluster, script, variables):
+    code, stdout, _ = cluster.run([_FOLDER / script, "--help"])
+    assert code == 0 and "#" not in stdout
+    for name in variables:
+        assert name in stdout
+    ((_, arguments, _),) = cluster.calls()
+    assert arguments[-1] == "--help"
+
+
+def test_slurm_needs_srun(tmp_path):
+    done = subprocess.run(
+        ["/bin/bash", _FOLDER / "slurm.sh"],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: there is no srun here")
+    assert done.stderr.count("\n") == 1
+
+
+def test_tune_prints_the_error_of_all_once(cluster):
+    behaviour = "echo 'error: no data' >&2; echo note >&2; sleep 1; exit 2"
+    code, _, stderr = cluster.run(
+        [_FOLDER / "tune.sh"], behaviour, NUM_WORKERS="2"
+    )
+    assert code == 2
+    assert sorted(stderr.splitlines()) == ["error: no data", *["note"] * 3]
+
+
 def test_tune_ends_all_when_one_fails(cluster):
     behaviour = (
         "[ $KERASTUNER_TUNER_ID != worker1 ] || exit 3;"

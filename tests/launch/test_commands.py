@@ -1,4 +1,6 @@
 import dataclasses
+import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from data import downloads
 from launch import command, compare, report, run_flags, train
 from trainers.config import override
 from trainers.experiments import digits, registry
@@ -97,6 +100,11 @@ def test_compare_ends_in_a_report(tmp_path, capsys):
         (train.main, ["--config.steps"], ["--config.steps=VALUE"]),
         (train.main, ["--experiment=tony"], ["'tony'", "digits, toy"]),
         (train.main, ["--method=sgd"], ["'sgd'", "graddrop"]),
+        (
+            train.main,
+            ["--method=gradrop"],
+            ["error: There is no method 'gradrop'. Did you mean 'graddrop'?"],
+        ),
         (train.main, ["--method=graddrop(q=1)"], ["Known arguments"]),
         (train.main, ["--method=graddrop(leak=2)"], ["leak"]),
         (train.main, ["--method=graddrop(leak=[0, 1])"], ["leak"]),
@@ -106,6 +114,11 @@ def test_compare_ends_in_a_report(tmp_path, capsys):
             train.main,
             ["--experiment=celeba", "--config=faces"],
             ["'faces'", "drawn_faces, cmu_faces"],
+        ),
+        (
+            train.main,
+            ["--experiment=celeba", "--config=photos"],
+            ["--config.dataset: got nothing", "launch.prepare_images"],
         ),
         (train.main, ["--config.steps=few"], ["'few'", "int"]),
         (train.main, ["--config.steps=0"], ["steps", "more than 0"]),
@@ -193,6 +206,30 @@ def test_help(module, capsys):
         assert "(default: 'auto')" in printed
 
 
+_UNQUOTED = str.maketrans("", "", "'()")
+_MODULES = sorted(
+    path.stem
+    for path in (_ROOT / "launch").glob("*.py")
+    if path.stem not in ("__init__", "command", "run_flags")
+)
+
+
+@pytest.mark.parametrize("name", _MODULES)
+def test_examples_and_names_of_the_help_can_be_pasted(name, capsys):
+    module = importlib.import_module(f"launch.{name}")
+    assert command.guarded(module.main, ["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for line, following in itertools.pairwise(lines):
+        if line.startswith("python -m ") and following:
+            assert following.startswith("python -m ") or line.endswith("\\")
+    words = " ".join(lines).translate(_UNQUOTED).split()
+    flags = getattr(module, "FLAGS", ())
+    for flag in set(flags) & {"methods", "suites", "beam_options"}:
+        text = f"{flags[flag].help} {flags[flag].default}"
+        assert {*text.translate(_UNQUOTED).split()} <= {*words, "[]"}
+
+
 def test_stderr_holds_nothing_but_the_line(tmp_path):
     process = _start("report", str(tmp_path))
     _, stderr = process.communicate(timeout=120)
@@ -201,6 +238,39 @@ def test_stderr_holds_nothing_but_the_line(tmp_path):
         f"error: {tmp_path} holds no runs; start some with `python -m "
         "launch.train` or `python -m launch.compare`."
     ]
+
+
+@pytest.mark.parametrize("kind", ["print", "flush", "UserError"])
+def test_output_that_nobody_reads_ends_a_command_quietly(kind):
+    code = f"""
+from launch import command
+from trainers import errors
+
+def main(arguments):
+    try:
+        print("line\\n" * (1 if "{kind}" == "flush" else 100_000))
+    except OSError as error:
+        if "{kind}" == "UserError":
+            raise errors.UserError("x") from error
+        raise
+    return 0
+
+input()
+command.run(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=120) == 141
 
 
 def test_a_killed_run_resumes_bit_for_bit(tmp_path):
@@ -248,6 +318,25 @@ def test_two_replicas_train_and_resume(tmp_path, capsys):
     assert command.guarded(train.main, arguments) == 0
     assert "resuming after step 2 of 4" in capsys.readouterr().out
     assert newest.stat().st_size == len(before)
+
+
+def test_sigterm_interrupts_a_download(monkeypatch):
+    """So that it removes what is half downloaded."""
+
+    def download(name, data_dir):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1.0)
+
+    monkeypatch.setattr(downloads, "download", download)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    texts = ["--experiment=celeba", "--run_dir=x", "--download"]
+    command.parse(train.FLAGS, texts, "")
+    run = run_flags.make_run(train.FLAGS, {})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_flags.download(train.FLAGS, run.experiment, [run.config])
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def test_named_values_come_before_single_ones():

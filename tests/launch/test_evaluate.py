@@ -34,7 +34,12 @@ def test_reports_what_the_official_op_does(box_type, tmp_path, capsys):
     expected = np.stack([arrays[f"{kind}/ap"], arrays[f"{kind}/aph"]], axis=1)
     np.testing.assert_allclose(list(found.values()), expected, atol=1e-6)
     for name, (ap, aph) in zip(found, expected):
-        (line,) = (line for line in printed if line.startswith(name + " "))
+        lines = [line for line in printed if line.startswith(name + " ")]
+        if not lines:
+            # A range without ground truth.
+            assert name.startswith("RANGE_") and ap == aph == 0.0
+            continue
+        (line,) = lines
         numbers = line.removeprefix(name).split()
         np.testing.assert_allclose(
             [float(number) for number in numbers], [ap, aph], atol=2e-6

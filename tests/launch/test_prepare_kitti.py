@@ -14,7 +14,11 @@ def test_the_training_command_of_the_help_is_a_short_run(
     (text,) = re.findall(
         r"python -m launch\.train (.*?)\n\n", capsys.readouterr().out, re.DOTALL
     )
-    text = text.replace("=OUT", f"={tmp_path}").replace("=RUN", f"={tmp_path}")
+    text = (
+        text.replace("\\\n", " ")
+        .replace("=OUT", f"={tmp_path}")
+        .replace("=RUN", f"={tmp_path}")
+    )
     runs = []
 
     def execute(run, progress):

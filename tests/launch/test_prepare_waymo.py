@@ -63,7 +63,7 @@ def test_from_raw_segments_to_a_data_set(drives, tmp_path, capsys):
         printed = capsys.readouterr()
         train, validation, last = printed.out.splitlines()
         assert train.startswith("train: 2 frames with ")
-        assert validation.startswith("validation: 1 frames with ")
+        assert validation.startswith("validation: 1 frame with ")
         assert last == f"Prepared: {tmp_path}/waymo_lidar/1.0.0"
         assert printed.err == ""
     builder = tfds.builder_from_directory(tmp_path / "waymo_lidar" / "1.0.0")
@@ -91,7 +91,7 @@ def test_boxes_without_numbers_of_points_are_counted(tmp_path, capsys):
     for _ in range(2):
         assert command.guarded(prepare_waymo.main, arguments) == 0
         assert capsys.readouterr().out.splitlines()[-3:] == [
-            "train: 2 frames with 24 boxes in 1 shards",
+            "train: 2 frames with 24 boxes in 1 shard",
             "12 boxes without numbers of lidar points: counted",
             f"Prepared: {tmp_path}/waymo_lidar/1.0.0",
         ]
@@ -145,15 +145,18 @@ def test_a_bad_segment_can_be_skipped(drives, tmp_path, capsys, refused):
     path = copy / "training" / "segment-simulated_0_00000.tfrecord"
     path.write_bytes(path.read_bytes()[:1000])
     arguments = _arguments(copy, tmp_path / "out")
-    parts = ["1 of 3 segments cannot be read"]
+    parts = ["1 of 3 segments cannot be read", "out by --skip_bad_segments."]
     printed = refused(prepare_waymo.main, arguments, parts)
-    assert f"bad segment: {path}, record 0: cannot be read" in printed.out
+    assert (
+        f"bad segment: {path}, record 0: cannot be read (truncated record at "
+        "byte 0).\n"
+    ) in printed.out
     arguments.append("--skip_bad_segments")
     assert command.guarded(prepare_waymo.main, arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "2/3 segments are done"
     assert lines[1].startswith(f"bad segment: {path}, record 0")
-    assert lines[2].startswith("train: 1 frames")
+    assert lines[2].startswith("train: 1 frame with ")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ _HEADINGS = (
     "arithmetic",
     "target",
     "paper",
-    "",
+    "aim",
 )
 _SIDES = "<<>>>>>>"
 

@@ -106,7 +106,8 @@ class Evaluation:
                 default those that occur.
 
         Returns:
-            A table of their breakdowns.
+            A table of their breakdowns, without ranges that hold no ground
+            truth.
 
         Raises:
             UserError: For what cannot be compared or written.
@@ -130,8 +131,13 @@ class Evaluation:
         written = self._write(results, numbers, scenes)
         if type_names is None:
             type_names = _types_of(scenes)
-        lines = [self._heading(scenes), "", *_table(numbers, type_names), ""]
-        lines += _operating_points(results)
+        rows = [
+            name
+            for name in breakdowns.of_types(type_names)
+            if not name.startswith("RANGE") or _has_ground_truth(results, name)
+        ]
+        lines = [self._heading(scenes), "", *_table(numbers, rows), ""]
+        lines += _operating_points(results, scenes.predictions)
         if self.official_python is not None:
             lines += ["", _difference(numbers)]
         return "\n".join([*lines, *(f"Written: {path}" for path in written)])
@@ -192,9 +198,18 @@ def _types_there(results: metric.Results) -> Iterator[str]:
             yield type_name
 
 
-def _operating_points(results: metric.Results) -> Iterator[str]:
+def _has_ground_truth(results: metric.Results, name: str) -> bool:
+    row = breakdowns.BREAKDOWNS.index(name)
+    return (results.true_positives + results.false_negatives)[row].any()
+
+
+def _operating_points(
+    results: metric.Results, predictions: boxes.Predictions
+) -> Iterator[str]:
     """Describes the cutoff of the best F1 for each type and level."""
     for type_name in _types_there(results):
+        is_type = predictions.type == labels.TYPES.index(type_name)
+        scores = predictions.score[is_type]
         for level in breakdowns.LEVELS:
             row = breakdowns.BREAKDOWNS.index(
                 breakdowns.breakdown(type_name, level)
@@ -208,16 +223,25 @@ def _operating_points(results: metric.Results) -> Iterator[str]:
                 )
             )
             best = np.argmax(hits / (2 * hits + false_alarms + misses + 1e-9))
-            # The metric's precision is 1 by convention where nothing is right.
-            num_found = hits[best] + false_alarms[best]
-            precision = (
-                f"precision {hits[best] / num_found:.3f}, " if num_found else ""
-            )
+            num_cutoffs = np.searchsorted(metric.CUTOFFS, scores, "right")
+            kept = np.sum(num_cutoffs > best)
+            others = kept - hits[best] - false_alarms[best]
+            counts = f"{false_alarms[best]} false, {misses[best]} missed"
+            if others:
+                counts += (
+                    f", {others} not counted: in a no-label zone or on a "
+                    "neighbour"
+                )
+            name = f"{type_name} LEVEL_{level}"
+            if not hits[best]:
+                yield f"{name}: nothing found ({counts})"
+                continue
+            precision = hits[best] / (hits[best] + false_alarms[best])
             yield (
-                f"{type_name} LEVEL_{level}, best F1 at scores from "
-                f"{metric.CUTOFFS[best]:.2f} on: {precision}recall "
+                f"{name}, best F1 at scores from {metric.CUTOFFS[best]:.2f} "
+                f"on: precision {precision:.3f}, recall "
                 f"{results.recall[row, best]:.3f} ({hits[best]} found, "
-                f"{false_alarms[best]} false, {misses[best]} missed)"
+                f"{counts})"
             )
 
 
@@ -251,11 +275,11 @@ def _beside(
     }
 
 
-def _table(rows: Mapping[str, Numbers], type_names: Sequence[str]) -> list[str]:
-    headings = [f"{_LABELS[key]:>12}" for key in next(iter(rows.values()))]
+def _table(numbers: Mapping[str, Numbers], names: Sequence[str]) -> list[str]:
+    headings = [f"{_LABELS[key]:>12}" for key in next(iter(numbers.values()))]
     cells = [
-        [name, *(f"{number:.6f}" for number in rows[name].values())]
-        for name in breakdowns.of_types(type_names)
+        [name, *(f"{number:.6f}" for number in numbers[name].values())]
+        for name in names
     ]
     return text_table.lay_out(
         [["breakdown", *headings], *cells], "<" + ">" * len(headings)

@@ -169,9 +169,9 @@ class Celeba(fit_experiment.FitExperiment):
             "decay_rate": 0.7,
         },
         "photos": {
-            "height": 64, "width": 64, "channels": 16, "batch_size": 16,
-            "steps": 2_000, "steps_per_epoch": 100, "decay_steps": 200,
-            "decay_rate": 0.7, "learning_rate_factors": "",
+            "dataset": "", "height": 64, "width": 64, "channels": 16,
+            "batch_size": 16, "steps": 2_000, "steps_per_epoch": 100,
+            "decay_steps": 200, "decay_rate": 0.7, "learning_rate_factors": "",
         },
     }  # fmt: skip
     reads_data_dir = True

@@ -2,11 +2,15 @@
 
 import dataclasses
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from trainers import drawing, text_table
 from trainers.runs import columns
 
+_PAGE_WIDTH = 79
+# Values are not cut.
+_WHOLE = {"break_long_words": False, "break_on_hyphens": False}
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
        margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -31,19 +35,31 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """The part of the report for one experiment with one config."""
+    """The part of the report for one experiment with one config.
+
+    Attributes:
+        title: Its heading.
+        tables: Its tables.
+        notes: Lines below them.
+        figures: Its figures.
+        subtitle: A line below the heading, if any.
+    """
 
     title: str
     tables: Sequence[Table]
     notes: Sequence[str]
     figures: Sequence[columns.Figure]
+    subtitle: str = ""
 
 
 def text(sections: Sequence[Section]) -> str:
     """Renders a report as plain text, without its figures."""
     parts = []
     for section in sections:
-        parts.append(f"{section.title}\n{'=' * len(section.title)}")
+        rule = "=" * min(len(section.title), _PAGE_WIDTH)
+        parts.append(f"{section.title}\n{rule}")
+        if section.subtitle:
+            parts.append(textwrap.fill(section.subtitle, _PAGE_WIDTH, **_WHOLE))
         parts += [_plain(table) for table in section.tables]
         parts += section.notes
     return "\n\n".join(parts) + "\n"
@@ -60,6 +76,8 @@ def markdown(sections: Sequence[Section]) -> str:
     parts = ["# Report"]
     for section in sections:
         parts.append(f"## {section.title}")
+        if section.subtitle:
+            parts.append(section.subtitle)
         for table in section.tables:
             align = [":--", *["--:"] * (len(table.heading) - 2), ":--"]
             lines = [table.heading, align, *table.rows]
@@ -85,6 +103,9 @@ def page(sections: Sequence[Section], images: Mapping[str, bytes]) -> str:
     parts = []
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
+        if section.subtitle:
+            subtitle = html.escape(section.subtitle)
+            parts.append(f'<p class="note">{subtitle}</p>')
         for table in section.tables:
             parts.append(_html_table(table))
         parts += [

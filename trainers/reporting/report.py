@@ -122,11 +122,10 @@ def _section(
         dataclasses.asdict(experiment.defaults), records[0].identity["config"]
     )
     title = f"{experiment.name}: {experiment.title}"
-    if changes:
-        title += f" [default / here: {'; '.join(changes)}]"
+    subtitle = f"default / here: {'; '.join(changes)}" if changes else ""
     if not finished:
         return rendering.Section(
-            title, [], [*notes, "No run has finished."], []
+            title, [], [*notes, "No run has finished."], [], subtitle
         )
     samples = {
         method: _by_key(experiment, group) for method, group in finished.items()
@@ -145,7 +144,7 @@ def _section(
         for draw in experiment.figures
         for figure in draw(experiment, finished)
     ]
-    return rendering.Section(title, shown, notes, figures)
+    return rendering.Section(title, shown, notes, figures, subtitle)
 
 
 def _finished(

@@ -117,8 +117,20 @@ def caution(
     Returns:
         A note for the report.
     """
-    count = len(samples[BASELINE][experiment.compared])
+    baseline = samples[BASELINE][experiment.compared]
+    # Of the intervals that are shown.
+    counts = [
+        len(metrics[experiment.compared].keys() & baseline.keys())
+        for method, metrics in samples.items()
+        if method != BASELINE
+    ]
+    count = min((n for n in counts if n > 1), default=0)
     better = "lower" if experiment.lower_is_better else "higher"
+    if not count:
+        return (
+            f"{better.capitalize()} is better. An interval needs two "
+            f"{experiment.sample}s or more."
+        )
     text = (
         f"Means and standard deviations (n - 1) are over the "
         f"{experiment.sample}s; {better} is better. The interval is a paired "

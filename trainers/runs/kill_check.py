@@ -143,6 +143,7 @@ class _Disturbed:
         text = self._log.read_text()
         if code and not killed:
             last = (text.splitlines() or ["nothing"])[-1]
+            last = last.removeprefix("error: ")
             raise errors.UserError(
                 f"launch.train ended with {code} and printed {last!r}, "
                 f"expected 0; see {self._log}."

@@ -56,6 +56,7 @@ class Endpoint:
     signature: tf.TensorSpec
 
 
+_PACKAGES = {"onnx": "tf2onnx and onnx; run pip install -e '.[onnx]'"}
 # What a run leaves.
 Served = keras.Model | Endpoint
 
@@ -99,9 +100,8 @@ def write(model: Served, path: pathlib.Path, form: str) -> None:
         os.replace(temporary, path)
     except ImportError as error:
         raise errors.UserError(
-            f"--format={form}: needs a package that is not installed "
-            f"({prepared.first_line(error)}); install it, or choose another "
-            "format."
+            f"--format={form}: needs {_PACKAGES.get(form, 'a package')} "
+            f"({prepared.first_line(error)}), or choose another format."
         ) from None
     except OSError as error:
         raise errors.UserError(

@@ -91,7 +91,8 @@ class Search:
         if role != "worker":
             files.write_json(self.run.directory / _PLAN, self._plan())
             oracle.reload()
-        print(f"Searching {self.space}", flush=True)
+        if role != "worker":
+            print(f"Searching {self.space}", flush=True)
         if oracle.end_order:
             print(f"{len(oracle.end_order)} trials have ended.", flush=True)
         if role == "chief":

@@ -71,6 +71,22 @@ def read_scan(path: pathlib.Path) -> np.ndarray:
     return np.pad(_scan(path), ((0, 0), (0, 1)))
 
 
+def calibration_path(scan: pathlib.Path) -> pathlib.Path:
+    """Returns where KITTI's layout has the calibration of a scan."""
+    return scan.absolute().parent.parent / "calib" / f"{scan.stem}.txt"
+
+
+def read_seen_points(scan: pathlib.Path) -> np.ndarray:
+    """Reads the points of a scan in the camera's image, `[N, 5]`.
+
+    Raises:
+        LidarDataError: If the scan or its calibration is missing or damaged.
+    """
+    points = read_scan(scan)
+    calibration = _calibration(calibration_path(scan))
+    return points[_in_image(points, calibration, IMAGE_SIZE)]
+
+
 def read_frame(
     directory: str | os.PathLike,
     name: str,

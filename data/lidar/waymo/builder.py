@@ -154,7 +154,7 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
             raise examples.LidarDataError(
                 f"{len(bad)} of {len(every)} segments cannot be read (see "
                 "above); get their files again and start again, which keeps "
-                "the others, or skip bad segments."
+                "the others, or leave them out by --skip_bad_segments."
             )
         self.info.metadata["bad_segments"] = bad
         for name in "num_boxes", "num_counted":
@@ -188,7 +188,8 @@ class WaymoLidar(tfds.core.dataset_builder.FileReaderBuilder):
         """Links the shards of a split into the data set."""
         if not tasks:
             raise examples.LidarDataError(
-                f"{split}: got no segment that can be read, expected some."
+                f"{split}: got no segment that can be read, expected some; "
+                f"get their files again, or leave out --{split}."
             )
         template = self._get_filename_template(split_name=split)
         for index, task in enumerate(tasks):

@@ -272,6 +272,8 @@ def _progress(
             line = f"{len(tasks) - len(pending) + done}/{len(tasks)} segments"
             if bad:
                 line += f", {bad} bad"
+            if not done:
+                line += f", reading {pending[0].segment.name}"
             if 0 < done < len(pending):
                 seconds = time.monotonic() - started
                 left = seconds / done * (len(pending) - done)

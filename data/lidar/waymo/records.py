@@ -16,6 +16,8 @@ _FRAMING_BYTES = 8 + 4 + 4
 # The name and arguments of the operation in TensorFlow's messages.
 _NODE = re.compile(r"\{\{.*?\}\} ?| \[Op:.*|\n.*", re.DOTALL)
 
+_DAMAGE = re.compile(r"(truncated|corrupted) record at (\d+)")
+
 
 def read(
     path: str | os.PathLike,
@@ -54,7 +56,7 @@ def _records(path: str | os.PathLike) -> Iterator[bytes]:
         except tf.errors.OpError as error:
             raise examples.LidarDataError(
                 f"{path}, record {index}: cannot be read "
-                f"({_NODE.sub('', error.message)})."
+                f"({_reason(error.message)})."
             ) from error
         if record is None:
             break
@@ -67,8 +69,15 @@ def _records(path: str | os.PathLike) -> Iterator[bytes]:
     if num_bytes != num_expected:
         raise examples.LidarDataError(
             f"{path}, record {index}: cannot be read (truncated record at "
-            f"{num_bytes} of {num_expected} bytes)."
+            f"byte {num_bytes} of {num_expected})."
         )
+
+
+def _reason(message: str) -> str:
+    damage = _DAMAGE.search(message)
+    if damage is None:
+        return _NODE.sub("", message)
+    return "{} record at byte {}".format(*damage.groups())
 
 
 def parse(record: bytes):

@@ -90,7 +90,7 @@ def test_vehicles_outside_of_no_label_zones():
 
 def test_what_is_not_there_is_said_in_a_line(frames, tmp_path):
     with pytest.raises(
-        prepared.DataError, match=r"waymo_lidar is not prepared .*prepare_kitti"
+        prepared.DataError, match=r"waymo_lidar is not prepared .*prepare_waymo"
     ):
         sets.LidarSet("waymo_lidar", str(tmp_path))
     with pytest.raises(prepared.DataError, match="there is no split 'valid'"):

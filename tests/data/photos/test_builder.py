@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_named_or_left_out(images, tmp_path):
     (images / "3.png").write_text("no image")
     table = attributes_of(images, {"5.png": "yes,5", "x.png": "no,no"})
     reports = []
-    with pytest.raises(prepared.DataError, match="3 of 12 photos"):
+    with pytest.raises(prepared.DataError, match="3 of 12 .*by --skip_bad"):
         prepare(images, tmp_path, reports, table)
     labels = images.parent / "labels.csv"
     assert reports == [

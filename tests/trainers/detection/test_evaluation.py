@@ -10,6 +10,7 @@ from trainers.detection import box_files, boxes, evaluation
 
 _BOX = np.array([10.0, 0.0, 1.0, 4.0, 2.0, 1.5, 0.0])
 _BESIDE = _BOX + [0.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+_BEHIND = _BOX * [-1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 _NOTHING = boxes.select(waymo.predictions([_BOX], 0.5), slice(0))
 
 
@@ -24,24 +25,45 @@ def _lines(predictions, ground_truths, **kwargs):
 @pytest.mark.parametrize(
     ("predictions", "said"),
     [
-        (_NOTHING, "recall 0.000 (0 found, 0 false, 1 missed)"),
+        (_NOTHING, ": nothing found (0 false, 1 missed)"),
         (
             waymo.predictions([_BESIDE], 0.5),
-            "precision 0.000, recall 0.000 (0 found, 1 false, 1 missed)",
+            ": nothing found (1 false, 1 missed)",
         ),
         (
             waymo.predictions([_BOX, _BESIDE], 0.5),
-            "precision 0.500, recall 1.000 (1 found, 1 false, 0 missed)",
+            ", best F1 at scores from 0.00 on: precision 0.500, recall 1.000 "
+            "(1 found, 1 false, 0 missed)",
         ),
     ],
 )
 def test_the_precision_is_that_of_what_is_found(predictions, said):
     lines = _lines(predictions, waymo.ground_truths([_BOX]))
-    points = [line for line in lines if "best F1" in line]
-    assert len(points) == 2
-    for level, line in enumerate(points, 1):
-        assert line.startswith(f"VEHICLE LEVEL_{level}, best F1 at scores from")
-        assert line.endswith(f" on: {said}")
+    assert lines[-2:] == [f"VEHICLE LEVEL_{level}{said}" for level in (1, 2)]
+
+
+def test_predictions_that_do_not_count_are_told():
+    """One is on a neighbour, one in a no-label zone."""
+    predictions = waymo.predictions(
+        [_BOX, _BESIDE, _BOX + [0, 9, 0, 0, 0, 0, 0]], 0.5
+    )
+    predictions.overlap_nlz[2] = True
+    truths = waymo.ground_truths([_BESIDE, _BEHIND], type=[-1, 1])
+    lines = _lines(predictions, truths)
+    assert lines[-1] == (
+        "VEHICLE LEVEL_2: nothing found (1 false, 1 missed, 2 not counted: in "
+        "a no-label zone or on a neighbour)"
+    )
+
+
+def test_ranges_without_ground_truth_get_no_rows():
+    predictions = waymo.predictions([_BOX, _BOX + [50, 0, 0, 0, 0, 0, 0]], 0.5)
+    lines = _lines(predictions, waymo.ground_truths([_BOX]))
+    rows = [line.split("_LEVEL")[0] for line in lines if "_TYPE_" in line]
+    assert rows == [
+        *["OBJECT_TYPE_TYPE_VEHICLE"] * 2,
+        *["RANGE_TYPE_VEHICLE_[0, 30)"] * 2,
+    ]
 
 
 def _types(lines):
@@ -54,7 +76,7 @@ def test_rows_are_those_of_the_types_that_occur():
     assert _types(_lines(predictions, truths)) == {"PEDESTRIAN", "CYCLIST"}
     lines = _lines(predictions, truths, type_names=["SIGN"])
     assert _types(lines) == {"SIGN"}
-    assert sum("_TYPE_SIGN_" in line for line in lines) == 8
+    assert sum("_TYPE_SIGN_" in line for line in lines) == 2
 
 
 def test_neighbours_are_no_ground_truth():

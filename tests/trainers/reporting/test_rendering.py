@@ -1,3 +1,5 @@
+import dataclasses
+
 from matplotlib import figure as matplotlib_figure
 
 from trainers.reporting import rendering
@@ -23,6 +25,20 @@ def test_text_has_aligned_tables_and_no_figures():
         "a<b      1.25  better\n\n"
         "One note.\n"
     )
+
+
+def test_changed_values_stand_in_lines_below_the_title():
+    changes = "; ".join(f"name_{i}: {i} / {i + 1}" for i in range(30))
+    section = dataclasses.replace(
+        _SECTION, title="t" * 90, subtitle=changes, tables=[]
+    )
+    lines = rendering.text([section]).splitlines()
+    assert lines[:3] == ["t" * 90, "=" * 79, ""]
+    end = lines.index("", 3)
+    assert max(map(len, lines[3:end])) <= 79
+    assert " ".join(lines[3:end]) == changes
+    assert f"\n\n{changes}\n\n" in rendering.markdown([section])
+    assert f">{changes}<" in rendering.page([section], {"curve": b""})
 
 
 def test_markdown_links_to_the_plots():

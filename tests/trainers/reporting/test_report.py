@@ -97,10 +97,29 @@ def test_another_config_is_another_table(root):
     for method in "baseline", "graddrop":
         small_runs.write_digits(root / "e", method, 0, 9.0, steps=800)
     text = report.create(root, registry.EXPERIMENTS)
-    assert "[default / here: steps: 400 / 800]" in text
+    assert "\n\ndefault / here: steps: 400 / 800\n\n" in text
+    for name in "report.md", "report.html":
+        assert "default / here: steps: 400 / 800" in (root / name).read_text()
     assert "5.00 ± 1.00" in text
     assert "9.00 (one sample)" in text
     assert len(list((root / "plots").iterdir())) == 6
+
+
+def test_one_seed_has_no_interval(tmp_path):
+    for method in "baseline", "graddrop":
+        small_runs.write_digits(tmp_path, method, 0, 9.0)
+    text = report.create(tmp_path, registry.EXPERIMENTS)
+    assert "Lower is better. An interval needs two seeds or" in text
+    assert "is wide" not in text and "1 seeds" not in text
+
+
+def test_pairs_are_counted_not_seeds_of_the_baseline(tmp_path):
+    """Two of the baseline's three seeds have a partner."""
+    for method, seeds in ("baseline", 3), ("graddrop", 2):
+        for seed in range(seeds):
+            small_runs.write_digits(tmp_path, method, seed, 9.0 + seed)
+    text = report.create(tmp_path, registry.EXPERIMENTS)
+    assert "With 2 seeds the interval is wide" in text
 
 
 def test_a_repeated_run_counts_once(root):

@@ -23,15 +23,34 @@ _COLUMNS = (
 Frame = tuple[str, np.ndarray]
 
 
-def kitti_scans(place: pathlib.Path) -> Iterator[Frame]:
+def kitti_scans(
+    place: pathlib.Path, report: Callable[[str], None] = print
+) -> Iterator[Frame]:
     """Reads a scan of KITTI, or all `*.bin` files of a folder.
 
+    Points outside of the camera's image are left out, as in training. A scan
+    without a calibration, which tells them, keeps all of its points.
+
+    Args:
+        place: The file or the folder.
+        report: Called with a line if scans have no calibration.
+
+    Yields:
+        The frames.
+
     Raises:
-        LidarDataError: If one is missing or damaged.
+        LidarDataError: If a file is missing or damaged.
     """
     paths = sorted(place.glob("*.bin")) if place.is_dir() else [place]
+    whole = {p for p in paths if not kitti.calibration_path(p).exists()}
+    if any(path.exists() for path in whole):
+        report(
+            f"{len(whole)} of {len(paths)} scans: no ../calib/NAME.txt, so "
+            "points outside of the camera's image are used too"
+        )
     for path in paths:
-        yield path.stem, kitti.read_scan(path)
+        read = kitti.read_scan if path in whole else kitti.read_seen_points
+        yield path.stem, read(path)
 
 
 def waymo_frames(place: str) -> Iterator[Frame]:

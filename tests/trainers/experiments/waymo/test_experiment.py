@@ -365,8 +365,9 @@ def test_a_run_is_evaluated_and_drawn(whole, data_dir, tmp_path, capsys):
     assert lines[1].startswith("3 frames, ")
     assert ", 3 ground-truth boxes (0 more hold no lidar point)" in lines[1]
     rows = [line.split()[0] for line in lines if "_TYPE_" in line]
-    assert len(rows) == 8 and all("_VEHICLE_" in row for row in rows)
-    assert "VEHICLE LEVEL_1, best F1 at scores from" in printed.out
+    # The boxes are near: two levels, and their nearest range.
+    assert len(rows) == 4 and all("_VEHICLE_" in row for row in rows)
+    assert "VEHICLE LEVEL_1: nothing found (" in printed.out
     for index in range(2):
         picture = tmp_path / "plots" / f"frame_{index}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")
@@ -387,7 +388,7 @@ def test_levels_may_follow_the_number_of_points(
     (line,) = (
         text
         for text in printed.out.splitlines()
-        if text.startswith("VEHICLE LEVEL_1, best F1")
+        if text.startswith("VEHICLE LEVEL_1")
     )
     # All boxes hold eight points.
     assert ", 0 missed)" in line
