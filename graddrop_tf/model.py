@@ -91,6 +91,15 @@ class MultiLossModel(TrunkAndHeads):
         state = {id(v) for v in self.recipe_state.variables}
         return [w for w in super().weights if id(w) not in state]
 
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables, those of the recipe too."""
+        # A functional model of Keras before 3.15 leaves the recipe's out.
+        known = super().variables
+        ids = {id(v) for v in known}
+        state = self.recipe_state.variables
+        return known + [v for v in state if id(v) not in ids]
+
     def compile(
         self,
         optimizer="rmsprop",
