@@ -21,10 +21,14 @@ _MATHEMATICS = {
 }
 
 
+def keras_version():
+    """Returns the major and the minor version."""
+    return tuple(map(int, keras.__version__.split(".")[:2]))
+
+
 def needs_keras(major: int, minor: int, reason: str):
     """Returns a mark that skips a test where Keras is older."""
-    version = tuple(map(int, keras.__version__.split(".")[:2]))
-    return pytest.mark.skipif(version < (major, minor), reason=reason)
+    return pytest.mark.skipif(keras_version() < (major, minor), reason=reason)
 
 
 def way_of_working(method: type) -> tuple:

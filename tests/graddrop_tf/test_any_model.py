@@ -202,6 +202,10 @@ def optional_inputs():
     return trunk, dense_heads("a", "b"), ["mse", "mae"], [X, None], [YA, YB]
 
 
+OPTIONAL_INPUTS = pytest.param(
+    optional_inputs,
+    marks=needs_keras(3, 13, "a loaded model's inputs are not optional"),
+)
 CASES = [
     sequential,
     single_layer_as_heads,
@@ -216,18 +220,11 @@ CASES = [
     nested_outputs,
     sparse_inputs,
     ragged_inputs,
-    optional_inputs,
+    OPTIONAL_INPUTS,
 ]
-# Each replica has a batch norm of its own.
 STATEFUL = needs_keras(3, 14, "a stateful GRU fails in a plain model too")
-ON_REPLICAS = [
-    case for case in CASES if case not in (unbuilt_sequential, optional_inputs)
-] + [
-    pytest.param(
-        optional_inputs,
-        marks=needs_keras(3, 14, "a loaded model's inputs are not optional"),
-    )
-]
+# Each replica has a batch norm of its own.
+ON_REPLICAS = [case for case in CASES if case is not unbuilt_sequential]
 
 
 def build(case, ours, recipe="baseline"):
