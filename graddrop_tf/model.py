@@ -18,6 +18,15 @@ from graddrop_tf.step.vector_loss import VectorLoss
 from graddrop_tf.trunk_and_heads import TrunkAndHeads
 
 
+def _variables(model) -> list[keras.Variable]:
+    """All variables, those of the recipe too."""
+    # A functional model of Keras before 3.15 leaves the recipe's out.
+    known = super(MultiLossModel, model).variables
+    ids = {id(v) for v in known}
+    state = model.recipe_state.variables
+    return known + [v for v in state if id(v) not in ids]
+
+
 @keras.saving.register_keras_serializable("graddrop_tf")
 class MultiLossModel(TrunkAndHeads):
     """A Keras model in two halves, trained on several losses by a recipe.
@@ -79,6 +88,7 @@ class MultiLossModel(TrunkAndHeads):
         epochs.end_in_fit(self, recipe)
 
     from_model = classmethod(conversion.from_model)
+    variables = property(_variables)
 
     @property
     def recipe(self) -> Recipe:
@@ -90,15 +100,6 @@ class MultiLossModel(TrunkAndHeads):
         """The weights of trunk and heads, which a plain model has too."""
         state = {id(v) for v in self.recipe_state.variables}
         return [w for w in super().weights if id(w) not in state]
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """All variables, those of the recipe too."""
-        # A functional model of Keras before 3.15 leaves the recipe's out.
-        known = super().variables
-        ids = {id(v) for v in known}
-        state = self.recipe_state.variables
-        return known + [v for v in state if id(v) not in ids]
 
     def compile(
         self,
