@@ -57,6 +57,15 @@ class RecipeHolder(keras.Model):
         return self.recipe.find(name, self.recipe_state.list_methods(), index)
 
     @property
+    def variables(self) -> list[keras.Variable]:
+        """All variables, those of the recipe too."""
+        # A functional model of Keras before 3.15 leaves the recipe's out.
+        known = super().variables
+        ids = {id(v) for v in known}
+        state = self.recipe_state.variables
+        return [*known, *(v for v in state if id(v) not in ids)]
+
+    @property
     def weights(self) -> list[keras.Variable]:
         """The weights of trunk and heads, which a plain model has too."""
         state = {id(v) for v in self.recipe_state.variables}
