@@ -168,18 +168,23 @@ class Numbered(Stateful):
     def make_state(self, num_losses):
         """See base class; with the variables of the numbers."""
         super().make_state(num_losses)
-        for name, declared in self.declared_numbers().items():
-            given = self._given.get(name)
-            parts = declared.parts(given, num_losses, self.loss_names)
-            if parts is None or has_schedule(parts):
-                continue
-            value = tf.constant(declared.shaped(parts), tf.float64)
-            known = self._numbers.get(name)
-            if known is None or known.shape != value.shape:
-                self._numbers[name] = self.new_variable(name, value)
-            elif isinstance(given, Mapping):
-                # The losses may have other names now.
-                known.assign(value)
+        # A step that is traced may be the first to know the losses.
+        with tf.init_scope():
+            for name, declared in self.declared_numbers().items():
+                parts = declared.parts(
+                    self._given.get(name), num_losses, self.loss_names
+                )
+                if parts is not None and not has_schedule(parts):
+                    value = tf.constant(declared.shaped(parts), tf.float64)
+                    self._make_number(name, value)
+
+    def _make_number(self, name: str, value: tf.Tensor) -> None:
+        known = self._numbers.get(name)
+        if known is None or known.shape != value.shape:
+            self._numbers[name] = self.new_variable(name, value)
+        elif isinstance(self._given[name], Mapping):
+            # The losses may have other names now.
+            known.assign(value)
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = super()._trackable_children(save_type, **kwargs)
@@ -215,3 +220,4 @@ class Numbered(Stateful):
                     "it.",
                     stacklevel=2,
                 )
+                self._given[name] = getattr(self, name)

@@ -382,3 +382,25 @@ def test_a_number_of_ones_own_method():
     model.method("Shrink").factor = 0.0
     np.testing.assert_array_equal(_fit(model)[0], before)
     assert model.num_traces == num_traces
+
+
+def test_a_subclassed_model_makes_its_numbers_in_fit():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.trunk = keras.layers.Dense(3)
+            self.drop = gd.GradDrop(num_losses=2, leak=[0.5, 1.0])
+            self.heads = [keras.layers.Dense(1), keras.layers.Dense(1)]
+
+        def call(self, x, training=False):
+            branches = self.drop(self.trunk(x), training=training)
+            return [head(b) for head, b in zip(self.heads, branches)]
+
+    model = Model()
+    model.compile("sgd", ["mse", "mse"])
+    x = np.ones([8, 2], np.float32)
+    model.fit(x, [x[:, :1], -x[:, :1]], batch_size=4, verbose=0)
+    model.drop.leak = 0.25
+    model.fit(x, [x[:, :1], -x[:, :1]], batch_size=4, verbose=0)
+    variable = model.drop.number_variables["leak"]
+    np.testing.assert_array_equal(variable.numpy(), [0.25, 0.25])
