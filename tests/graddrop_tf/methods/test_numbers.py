@@ -355,8 +355,9 @@ def test_a_leak_by_name_follows_the_names():
     assert leaks(a="mse", b="mse") == [0.5, 0.25]
     assert drop.leak == {"a": 0.5, "b": 0.25}
     assert leaks(a="mse", b="mse", c="mse") == [0.5, 0.25, 0.0]
-    drop.leak = {"c": 1.0}
-    assert leaks(b="mse", c="mse") == [0.0, 1.0]
+    drop.leak = {"b": 1.0}
+    assert leaks(b="mse", c="mse") == [1.0, 0.0]
+    assert leaks(a="mse", b="mse") == [0.0, 1.0]
 
 
 @keras.saving.register_keras_serializable("graddrop_tf_tests")
