@@ -18,6 +18,15 @@ from graddrop_tf.step.vector_loss import VectorLoss
 from graddrop_tf.trunk_and_heads import TrunkAndHeads
 
 
+def _variables(model) -> list[keras.Variable]:
+    """All variables, those of the recipe too."""
+    # A functional model of Keras before 3.15 leaves the recipe's out.
+    known = super(MultiLossModel, model).variables
+    ids = {id(v) for v in known}
+    state = model.recipe_state.variables
+    return known + [v for v in state if id(v) not in ids]
+
+
 @keras.saving.register_keras_serializable("graddrop_tf")
 class MultiLossModel(TrunkAndHeads):
     """A Keras model in two halves, trained on several losses by a recipe.
@@ -79,6 +88,7 @@ class MultiLossModel(TrunkAndHeads):
         epochs.end_in_fit(self, recipe)
 
     from_model = classmethod(conversion.from_model)
+    variables = property(_variables)
 
     @property
     def recipe(self) -> Recipe:

@@ -9,8 +9,6 @@ import keras
 import pytest
 import tensorflow as tf
 
-from launch import command
-
 NUM_DEVICES = 4
 
 tf.config.set_logical_device_configuration(
@@ -33,6 +31,8 @@ def refused(capsys):
 
     It has to do so in one line, and say some things in it.
     """
+    # The tests of the library run where `launch` does not.
+    from launch import command
 
     def look(main, arguments, parts):
         assert command.guarded(main, arguments) == 2

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
@@ -18,6 +19,16 @@ _MATHEMATICS = {
     "next_window",
     "next_state_after",
 }
+
+
+def keras_version():
+    """Returns the major and the minor version."""
+    return tuple(map(int, keras.__version__.split(".")[:2]))
+
+
+def needs_keras(major: int, minor: int, reason: str):
+    """Returns a mark that skips a test where Keras is older."""
+    return pytest.mark.skipif(keras_version() < (major, minor), reason=reason)
 
 
 def way_of_working(method: type) -> tuple:

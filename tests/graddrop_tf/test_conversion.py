@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import graddrop_tf as gd
 from tests.graddrop_tf import test_any_model
+from tests.graddrop_tf.models import needs_keras
 from tests.graddrop_tf.test_any_model import assert_same
 
 L = keras.layers
@@ -106,7 +107,10 @@ CASES = [
     sequential,
     nested_sequential,
     u_net,
-    metadata,
+    pytest.param(
+        metadata,
+        marks=needs_keras(3, 14, "no loaded model returns one of its inputs"),
+    ),
     siamese,
     masked,
 ]
@@ -149,7 +153,7 @@ def test_converted_trains_as_plain_keras(case, tmp_path):
     config = model.get_config()
     ours = gd.MultiLossModel.from_model(model, at=at, name=model.name)
     if case is not sequential:
-        assert ours.heads.output_names == model.output_names
+        assert [*ours.heads.output_names] == [*model.output_names]
         keras.tree.assert_same_structure(ours.trunk.input, model.input)
     pairs = zip(ours.trunk.inputs, model.inputs, strict=True)
     assert all(a is b for a, b in pairs)
@@ -201,7 +205,7 @@ def test_converted_trains_as_plain_keras_on_two_replicas(
     [
         test_any_model.sparse_inputs,
         test_any_model.ragged_inputs,
-        test_any_model.optional_inputs,
+        test_any_model.OPTIONAL_INPUTS,
     ],
 )
 def test_inputs_stay_as_they_are(case, tmp_path):
@@ -266,11 +270,11 @@ def test_an_output_may_be_the_cut_itself():
     # Not the names of the layers, which Keras would take.
     model.output_names = ["upper", "lower"]
     ours = gd.MultiLossModel.from_model(model, at="h")
-    assert ours.heads.output_names == model.output_names
+    assert [*ours.heads.output_names] == [*model.output_names]
     assert_same(ours(X), model(X))
     inserted = gd.insert(model, gd.PCGrad(), at="h")
     assert_same(inserted(X), model(X))
-    assert inserted.output_names == model.output_names
+    assert [*inserted.output_names] == [*model.output_names]
     (layer,) = [m for m in inserted.layers if isinstance(m, gd.PCGrad)]
     assert layer.num_losses == 2
 
@@ -473,7 +477,7 @@ def test_inserted_combiner_trains_as_the_recipe(case, method, tmp_path):
     variables = model.trainable_variables
     by_recipe = gd.MultiLossModel.from_model(model, at=at, recipe=method())
     inserted = gd.insert(model, method(), at=at)
-    assert inserted.output_names == model.output_names
+    assert [*inserted.output_names] == [*model.output_names]
     assert ids(inserted.trainable_weights) == ids(variables)
     plain = gd.inference_model(inserted)
     expected = model.predict(x, verbose=0)

@@ -4,6 +4,7 @@ import re
 
 import keras
 import pytest
+import tensorflow as tf
 
 import graddrop_tf as gd
 from graddrop_tf.methods import METHODS
@@ -13,11 +14,12 @@ def test_version_is_that_of_the_distribution():
     assert importlib.metadata.version("graddrop-tf") == gd.__version__
 
 
-def test_keras_is_in_the_range_that_private_names_were_seen_in():
+@pytest.mark.parametrize("package", [keras, tf])
+def test_versions_are_those_that_private_names_were_seen_in(package):
     (requirement,) = [
         r
         for r in importlib.metadata.requires("graddrop-tf")
-        if r.startswith("keras<") or r.startswith("keras>")
+        if re.match(rf"{package.__name__}[<>]", r)
     ]
     low = re.search(r">=([\d.]+)", requirement).group(1)
     high = re.search(r"<([\d.]+)", requirement).group(1)
@@ -25,7 +27,7 @@ def test_keras_is_in_the_range_that_private_names_were_seen_in():
     def number(text):
         return tuple(int(x) for x in text.split(".")[:2])
 
-    assert number(low) <= number(keras.__version__) < number(high)
+    assert number(low) <= number(package.__version__) < number(high)
 
 
 @pytest.mark.parametrize("name", [n for n in gd.__all__ if n[0] != "_"])
