@@ -41,8 +41,9 @@ def advise(name: str, root: pathlib.Path, maker: str | None = None) -> str:
 
 def is_downloadable(name: str) -> bool:
     """Returns whether TensorFlow Datasets knows a data set."""
+    # Ours are registered too, once their modules are imported.
     known = tfds.list_builders(with_community_datasets=False)
-    return name.partition("/")[0] in known
+    return name not in _MADE_BY and name.partition("/")[0] in known
 
 
 def archives_folder(root: pathlib.Path) -> pathlib.Path:

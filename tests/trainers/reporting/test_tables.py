@@ -24,7 +24,12 @@ def test_a_method_without_a_common_sample_gets_no_difference():
 
 
 def test_few_samples_are_pointed_out():
-    few = _samples(baseline=dict.fromkeys(range(9), 1.0))
-    many = _samples(baseline=dict.fromkeys(range(10), 1.0))
+    few, many = (
+        _samples(
+            baseline=dict.fromkeys(range(number), 1.0),
+            graddrop=dict.fromkeys(range(number), 1.0),
+        )
+        for number in (9, 10)
+    )
     assert "With 9 seeds the interval is wide" in tables.caution(_DIGITS, few)
     assert "the interval is wide" not in tables.caution(_DIGITS, many)
