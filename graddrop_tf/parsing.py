@@ -7,6 +7,7 @@ literal.
 from __future__ import annotations
 
 import ast
+import difflib
 from typing import Any
 
 from graddrop_tf.bases.configuration import constructor_arguments
@@ -138,8 +139,10 @@ def _known_arguments(name: str) -> list[str]:
     if name in _OWN_TERMS:
         return _OWN_TERMS[name]
     if name not in METHODS:
+        near = difflib.get_close_matches(name, [*METHODS, *_OWN_TERMS], 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"There is no method {name!r}. Known names: {_known_names()}."
+            f"There is no method {name!r}.{hint} Known names: {_known_names()}."
         )
     arguments = constructor_arguments(METHODS[name])
     # What a model says of its losses is no part of a recipe.

@@ -68,3 +68,12 @@ def test_messages_list_what_is_known():
         gd.parsing.split_terms("graddrop+")
     with pytest.raises(ValueError, match="Received: 'baseline.1.'.*: none"):
         gd.parsing.parse_terms("baseline(1)")
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [("gradrop(leak=0.5)", "graddrop"), ("pcgrad+clp(1)", "clip")],
+)
+def test_the_nearest_name_is_suggested(text, near):
+    with pytest.raises(ValueError, match=f"Did you mean '{near}'"):
+        gd.Recipe.parse(text)

@@ -1,11 +1,9 @@
 """Executes a run, from its directory to its `results.json`."""
 
 import dataclasses
-import difflib
 import os
 import pathlib
 import platform
-import re
 import subprocess
 import time
 from typing import Any
@@ -19,8 +17,6 @@ from trainers import errors, files
 from trainers.runs import directory
 from trainers.runs.experiment import Record, Run
 from trainers.training.progress import Progress
-
-_UNKNOWN = re.compile(r"There is no method '([^']*)'\.(.*)", re.DOTALL)
 
 
 def parse_method(text: str) -> gd.Recipe:
@@ -39,12 +35,8 @@ def parse_method(text: str) -> gd.Recipe:
         return gd.Recipe.parse(text)
     except ValueError as error:
         message = str(error)
-        unknown = _UNKNOWN.match(message)
-        if unknown is None:
-            raise errors.UserError(f"method {text!r}: {message}") from None
-        near = difflib.get_close_matches(unknown[1], gd.METHODS, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        message = f"There is no method {unknown[1]!r}.{hint}{unknown[2]}"
+        if repr(text) not in message:
+            message = f"method {text!r}: {message}"
         raise errors.UserError(message) from None
 
 
