@@ -75,7 +75,7 @@ class Variables:
         warnings.warn(
             f"Gradients do not exist for variables {missing}: no loss depends "
             "on them, or the tape did not record it.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
     def _of_each(self, grads) -> list[Any]:

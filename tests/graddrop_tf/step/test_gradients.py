@@ -155,7 +155,7 @@ def test_custom_loop_refuses_what_it_cannot_do():
         activations = model.trunk(x)
         outputs = model.heads(activations)
         losses = [tf.reduce_mean(o) for o in outputs]
-    with pytest.raises(ValueError, match="weights for 2 losses"):
+    with pytest.raises(ValueError, match="built for 2 losses"):
         compute(losses, "gradnorm", 2)
     with pytest.raises(ValueError, match="list of scalars"):
         compute(outputs, "graddrop")
