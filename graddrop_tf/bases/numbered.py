@@ -76,7 +76,8 @@ class Numbered(Stateful):
         values = [
             tf.cast(v(random.current_step()), dtype)
             if isinstance(v, Schedule)
-            else tf.cast(v, dtype)
+            # A cast would round a Python number to float32.
+            else tf.constant(v, dtype)
             for v in parts
         ]
         return tf.convert_to_tensor(declared.shaped(values))

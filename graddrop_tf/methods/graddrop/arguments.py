@@ -16,7 +16,8 @@ def linear_purity_transform(k: float | tf.Tensor) -> PurityTransform:
     """Returns the paper's family, `f(p) = clip(k (p - 0.5) + 0.5, 0, 1)`."""
 
     def transform(purity: tf.Tensor) -> tf.Tensor:
-        steepness = tf.cast(k, purity.dtype)
+        # A cast would round a Python number to float32.
+        steepness = tf.cast(tf.convert_to_tensor(k, tf.float64), purity.dtype)
         return tf.clip_by_value(steepness * (purity - 0.5) + 0.5, 0.0, 1.0)
 
     return transform

@@ -405,3 +405,10 @@ def test_a_subclassed_model_makes_its_numbers_in_fit():
     model.fit(x, [x[:, :1], -x[:, :1]], batch_size=4, verbose=0)
     variable = model.drop.number_variables["leak"]
     np.testing.assert_array_equal(variable.numpy(), [0.25, 0.25])
+
+
+def test_numbers_are_exact_in_float64():
+    cagrad = gd.CAGrad(num_losses=2, c=0.4)
+    assert float(cagrad.number("c")) == 0.4
+    cagrad(tf.ones([1, 2]), training=True)
+    assert float(cagrad.number("c")) == 0.4
