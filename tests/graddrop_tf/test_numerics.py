@@ -57,6 +57,17 @@ def test_a_nan_of_ones_own_is_found():
         model.fit(x, kind.labels(y), verbose=0)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "method",
+    [k for k, m in METHODS.items() if issubclass(m, gd.GramianCombiner)],
+)
+def test_defects_of_one_gradient_are_in_all_weights(method, bad):
+    gradients = np.array([[bad, 1.0, 0.0], [0.5, 2.0, 1.0]])
+    combined = gd.combine(method, gradients)
+    assert not np.isfinite(tf.add_n(combined).numpy()).any()
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_defects_show_in_a_graph(bad, jit_compile):

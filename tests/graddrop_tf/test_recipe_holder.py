@@ -39,7 +39,9 @@ def test_another_recipe_after_a_warm_up(compiles_again):
 def test_the_clip_and_the_epochs_of_the_recipe_before_are_gone():
     model = KIND.compiled("dwa+clip(1e-6)")
     before = _fit(model)
+    assert "fit" in vars(model)
     model.recipe = None
+    assert "fit" not in vars(model)
     plain = KIND.compiled("baseline")
     plain.set_weights(before)
     for one, right in zip(_fit(model), _fit(plain), strict=True):
