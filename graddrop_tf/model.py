@@ -10,6 +10,7 @@ from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.recipe import Recipe
 from graddrop_tf.recipe_holder import RecipeHolder
+from graddrop_tf.step import clipping
 from graddrop_tf.step.compiled_loss import PerLossCompileLoss
 from graddrop_tf.step.forward import forward
 from graddrop_tf.step.second_pass import SecondPass
@@ -42,7 +43,7 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
             bound memory; all of them by default.
         separate: Whether the losses are batch separated: A is a list with the
             activations of each loss, computed from examples of its own.
-        **kwargs: `name`, `trainable`, `dtype`.
+        **kwargs: `name`, `trainable`.
 
     Raises:
         ValueError: If trunk and heads do not fit, the recipe is not one, or
@@ -53,6 +54,8 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
         >>> model.compile("adam", loss=["mse", "mse"])
         >>> model.fit(x, [y_a, y_b])
     """
+
+    fixed_arguments = (*TrunkAndHeads.fixed_arguments, "separate")
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
         super().__init__(trunk, heads, **kwargs)
         if isinstance(recipe, Recipe):
             recipe = recipe.make_state()
-        self.loss_chunk_size = loss_chunk_size
+        self._loss_chunk_size = loss_chunk_size
         self.separate = bool(separate)
         if self.is_functional:
             self.place_of(self._activations)
@@ -105,6 +108,7 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
             ValueError: If the losses do not fit the outputs or the recipe, or
                 XLA is asked for with several replicas.
         """
+        _check_compute_loss(self)
         _check_xla(self.distribute_strategy, jit_compile)
         if isinstance(loss, VectorLoss) and loss_weights is not None:
             loss, loss_weights = loss.with_loss_weights(loss_weights), None
@@ -151,6 +155,9 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
 
     def train_step(self, data):
         """Runs one step: losses, a gradient for each, combine, update."""
+        if self.recipe_state.global_clipnorm is not None:
+            # The optimizer may be another than at `compile`.
+            self._clip()
         if self._compile_loss is None:
             # Regularisers and `add_loss` alone: there is nothing to combine.
             return super().train_step(data)
@@ -182,6 +189,8 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
             variables = self.trainable_variables
             grads = taped.gradients(combined, factors, scale, variables)
             if variables:
+                clipnorm = self._clipnorm_of_step()
+                grads = clipping.clip_unreduced(grads, clipnorm, scale)
                 pairs = zip(grads, variables, strict=True)
                 self.optimizer.apply_gradients(pairs)
             state.update(losses, norms)
@@ -243,6 +252,17 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
             for key in ("trunk", "heads", "recipe")
         }
         return cls(**{**config, **layers})
+
+
+def _check_compute_loss(model: MultiLossModel) -> None:
+    """Raises ValueError where a `compute_loss` of a user is never called."""
+    own = getattr(model.compute_loss, "__func__", None)
+    if own is not keras.Model.compute_loss:
+        raise ValueError(
+            "`compute_loss` takes no part in training: give the losses to "
+            "`compile`, and other terms to `add_loss` of a layer. Received: "
+            f"{type(model).__name__}, which has a `compute_loss` of its own."
+        )
 
 
 def _check_xla(strategy: tf.distribute.Strategy, jit_compile) -> None:

@@ -57,6 +57,20 @@ class RecipeHolder(keras.Model):
         return self.recipe.find(name, self.recipe_state.list_methods(), index)
 
     @property
+    def loss_chunk_size(self) -> int | None:
+        """How many per-loss gradients may exist at once, None for all.
+
+        Another number may be assigned; it acts from the next step on.
+        """
+        return self._loss_chunk_size
+
+    @loss_chunk_size.setter
+    def loss_chunk_size(self, value: int | None):
+        self._check_chunks(value, self.recipe_state)
+        self._loss_chunk_size = value
+        self.train_function = None
+
+    @property
     def variables(self) -> list[keras.Variable]:
         """All variables, those of the recipe too."""
         # A functional model of Keras before 3.15 leaves the recipe's out.
@@ -73,8 +87,7 @@ class RecipeHolder(keras.Model):
 
     def _hold(self, state: RecipeState) -> None:
         """Takes the state of a recipe in place of the one before."""
-        if self.loss_chunk_size is not None:
-            parts.check_chunks(self.loss_chunk_size, self.separate, state)
+        self._check_chunks(self.loss_chunk_size, state)
         tracker = self._tracker
         locked = tracker.locked
         tracker.unlock()
@@ -83,6 +96,10 @@ class RecipeHolder(keras.Model):
         if locked:
             tracker.lock()
         epochs.end_in_fit(self, state)
+
+    def _check_chunks(self, size: int | None, state: RecipeState) -> None:
+        if size is not None:
+            parts.check_chunks(size, self.separate, state)
 
     def _set_losses(self) -> None:
         """Tells the recipe of the losses, once their number is known."""
@@ -95,7 +112,24 @@ class RecipeHolder(keras.Model):
             state.set_losses(len(names), names)
 
     def _clip(self) -> None:
-        """Attaches the recipe's clipping to the optimizer."""
-        clipping.clip_after_reduction(
-            self.optimizer, self.recipe_state.global_clipnorm
-        )
+        """Attaches the recipe's clipping to the optimizer, if it can clip.
+
+        Raises:
+            ValueError: If no gradient comes by where the model clips itself.
+        """
+        clipnorm = self.recipe_state.global_clipnorm
+        if self._clipnorm_of_step() is not None:
+            if self._compile_loss is None:
+                raise ValueError(
+                    "The recipe's `clip` needs a `loss` with an optimizer that "
+                    "has an `apply` of its own. Received: loss=None and "
+                    f"{type(self.optimizer).__name__}."
+                )
+            clipnorm = None
+        clipping.clip_after_reduction(self.optimizer, clipnorm)
+
+    def _clipnorm_of_step(self) -> float | None:
+        """Returns the norm at which the step clips, None where it does not."""
+        if not clipping.has_own_apply(self.optimizer):
+            return None
+        return self.recipe_state.global_clipnorm

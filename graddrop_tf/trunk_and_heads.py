@@ -24,11 +24,14 @@ class TrunkAndHeads(keras.Model):
     Args:
         trunk: A Keras model or layer from the inputs to the activations.
         heads: A Keras model or layer from the activations to the outputs.
-        **kwargs: `name`, `trainable`, `dtype`.
+        **kwargs: `name`, `trainable`.
 
     Raises:
-        ValueError: If trunk and heads do not fit.
+        ValueError: If trunk and heads do not fit, or for other arguments.
     """
+
+    # The model's graph would not follow them.
+    fixed_arguments = ("trunk", "heads")
 
     def __init__(
         self, trunk: keras.layers.Layer, heads: keras.layers.Layer, **kwargs
@@ -39,6 +42,7 @@ class TrunkAndHeads(keras.Model):
                 "trunk or the heads, or to `train_step`. Received: "
                 f"{type(self).__name__}, which has a `call` of its own."
             )
+        _check_names(kwargs)
         parts.check_parts(trunk, heads)
         # The trunk's own inputs: sparse, ragged or optional as they are.
         inputs, activations = parts.inputs_of(trunk), None
@@ -59,6 +63,15 @@ class TrunkAndHeads(keras.Model):
         object.__setattr__(self, "_input_layers", None)
         self.trunk = trunk
         self.heads = heads
+
+    def __setattr__(self, name: str, value):
+        """Sets an attribute; refuses another trunk or other heads."""
+        if name in self.fixed_arguments and vars(self).get(name, value) is not value:
+            raise AttributeError(
+                f"`{name}` of {type(self).__name__} cannot change: make a new "
+                f"one. Received: {name}={value!r}."
+            )
+        super().__setattr__(name, value)
 
     @property
     def is_functional(self) -> bool:
@@ -185,6 +198,18 @@ class TrunkAndHeads(keras.Model):
         # Both forms write their weights in the same places of a file: a trunk
         # that was built by a batch knows its inputs once it is loaded.
         return "Functional"
+
+
+def _check_names(kwargs) -> None:
+    """Raises ValueError for arguments that Keras would drop."""
+    unknown = sorted({*kwargs} - {"name", "trainable"})
+    if "dtype" in unknown:
+        raise ValueError(
+            "The layers of trunk and heads have dtypes of their own. "
+            f"Received: dtype={kwargs['dtype']!r}."
+        )
+    if unknown:
+        raise ValueError(f"Unknown arguments. Received: {unknown}.")
 
 
 @functools.cache

@@ -48,6 +48,29 @@ def _times(gradient, factor):
     return gradient * factor
 
 
+def has_own_apply(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Returns whether an optimizer does not update as Keras' base class does.
+
+    One that hands its gradients on to others, as `MultiOptimizer` does, need
+    not come to the sum over replicas itself.
+
+    Args:
+        optimizer: A Keras optimizer; a `LossScaleOptimizer` is looked into.
+    """
+    optimizer = _innermost(optimizer)
+    return any(
+        getattr(getattr(optimizer, name), "__func__", None)
+        is not getattr(keras.optimizers.Optimizer, name)
+        for name in ("apply", "apply_gradients")
+    )
+
+
+def _innermost(optimizer):
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
 def clip_after_reduction(
     optimizer: keras.optimizers.Optimizer, global_clipnorm: float | None
 ) -> None:
@@ -62,7 +85,8 @@ def clip_after_reduction(
         global_clipnorm: Norm above 0; None takes the clipping away.
 
     Raises:
-        ValueError: If the norm is not a number above 0.
+        ValueError: If the norm is not a number above 0, or the optimizer has
+            an `apply` of its own.
 
     Example:
         >>> optimizer = keras.optimizers.Adam()
@@ -73,11 +97,16 @@ def clip_after_reduction(
             "`global_clipnorm` must be a number above 0, or None. Received: "
             f"global_clipnorm={global_clipnorm!r}."
         )
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
+    optimizer = _innermost(optimizer)
     vars(optimizer).pop(_PATCHED, None)
     if global_clipnorm is None:
         return
+    if has_own_apply(optimizer):
+        raise ValueError(
+            "An optimizer with an `apply` of its own cannot clip: clip the "
+            "gradients that it is given, as a recipe with `clip` does. "
+            f"Received: {type(optimizer).__name__}."
+        )
     reduce_gradients = getattr(optimizer, _PATCHED)
 
     def reduce_and_clip(grads_and_vars):

@@ -17,6 +17,8 @@ from graddrop_tf.step import losses as losses_lib
 from graddrop_tf.step.gradients import KnownGradients, LossGradients
 from graddrop_tf.step.losses import Values
 
+_STAGES = ("combiner", "weighting", "global_clipnorm", "gradient_penalty")
+
 
 @keras.saving.register_keras_serializable("graddrop_tf")
 class RecipeState(keras.layers.Layer):
@@ -50,6 +52,16 @@ class RecipeState(keras.layers.Layer):
             combiner.build()
         self.built = True
 
+    def __setattr__(self, name: str, value):
+        """Sets an attribute; refuses another stage of the recipe."""
+        if name in _STAGES and vars(self).get(name, value) != value:
+            raise AttributeError(
+                f"`{name}` of a recipe cannot change: assign a new recipe, "
+                "`model.recipe = ...`, or build a new state. Received: "
+                f"{name}={value!r}."
+            )
+        super().__setattr__(name, value)
+
     @property
     def weights(self) -> list[keras.Variable]:
         """All of the state; none of it is a weight of a model."""
@@ -74,9 +86,7 @@ class RecipeState(keras.layers.Layer):
     @property
     def needs_per_loss_gradients(self) -> bool:
         """Whether the gradients of the losses are needed one by one."""
-        return bool(self.combiner.combiners) or (
-            self.weighting is not None and self.weighting.needs_norms
-        )
+        return bool(self.combiner.combiners) or self._needs_norms
 
     @property
     def needs_losses_after(self) -> bool:
@@ -176,10 +186,12 @@ class RecipeState(keras.layers.Layer):
         norms = self._norms(gradients, parts, indices)
         return self.combiner.combine_to_sum(parts, gradients.place), norms
 
+    @property
+    def _needs_norms(self) -> bool:
+        return self.weighting is not None and self.weighting.needs_norms
+
     def _norms(self, gradients, parts, indices) -> tf.Tensor | None:
-        if self.weighting is None or not self.weighting.needs_norms:
-            return None
-        return gradients.norms(parts, indices)
+        return gradients.norms(parts, indices) if self._needs_norms else None
 
     def _stream(self, gradients: LossGradients, chunk_size: int):
         """Combines chunk by chunk, each after the one before."""
