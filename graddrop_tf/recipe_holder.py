@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from graddrop_tf import parts
+from graddrop_tf import parts, reached
 from graddrop_tf.bases.combiner import Combiner
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.recipe import Recipe
@@ -55,6 +55,19 @@ class RecipeHolder(keras.Model):
             >>> model.method("graddrop").leak = 0.5
         """
         return self.recipe.find(name, self.recipe_state.list_methods(), index)
+
+    def given(self, outputs, training):
+        """Returns the outputs of a call; in training they may warn.
+
+        The model's own step calls trunk and heads, not the model.
+
+        Args:
+            outputs: What the model gives.
+            training: Whether it is trained, not by its own step.
+        """
+        if training and self.trainable_variables and self.recipe != Recipe():
+            return reached.warn_outside(outputs, self.name, self.recipe)
+        return outputs
 
     @property
     def loss_chunk_size(self) -> int | None:

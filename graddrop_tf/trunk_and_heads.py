@@ -36,7 +36,7 @@ class TrunkAndHeads(keras.Model):
     def __init__(
         self, trunk: keras.layers.Layer, heads: keras.layers.Layer, **kwargs
     ):
-        if type(self).call not in (TrunkAndHeads.call, Functional.call):
+        if type(self).call not in (TrunkAndHeads.call, _call_functional):
             raise ValueError(
                 "`call` takes no part in training: what it does belongs to the "
                 "trunk or the heads, or to `train_step`. Received: "
@@ -66,7 +66,10 @@ class TrunkAndHeads(keras.Model):
 
     def __setattr__(self, name: str, value):
         """Sets an attribute; refuses another trunk or other heads."""
-        if name in self.fixed_arguments and vars(self).get(name, value) is not value:
+        if (
+            name in self.fixed_arguments
+            and vars(self).get(name, value) is not value
+        ):
             raise AttributeError(
                 f"`{name}` of {type(self).__name__} cannot change: make a new "
                 f"one. Received: {name}={value!r}."
@@ -88,9 +91,14 @@ class TrunkAndHeads(keras.Model):
     def call(self, inputs, training=None, mask=None):
         """Returns the outputs of the heads."""
         # Keras hands `training` on, and masks with the inputs.
-        del training, mask
+        del mask
         self._note(inputs)
-        return self.heads(self.trunk(inputs))
+        return self.given(self.heads(self.trunk(inputs)), training)
+
+    def given(self, outputs, training):
+        """Returns what a call gives, for a subclass to watch."""
+        del training
+        return outputs
 
     def make_train_function(self, force=False):
         """Makes the function of a step, as in Keras."""
@@ -212,6 +220,14 @@ def _check_names(kwargs) -> None:
         raise ValueError(f"Unknown arguments. Received: {unknown}.")
 
 
+def _call_functional(self, inputs, training=None, mask=None, **kwargs):
+    """Returns the outputs of the model's graph."""
+    outputs = Functional.call(
+        self, inputs, training=training, mask=mask, **kwargs
+    )
+    return self.given(outputs, training)
+
+
 @functools.cache
 def _functional(cls: type) -> type:
     """Returns the functional form of a class, under the same names."""
@@ -226,7 +242,7 @@ def _functional(cls: type) -> type:
     names = ("__module__", "__qualname__", "__doc__")
     body = {name: getattr(cls, name) for name in names}
     if cls.call is TrunkAndHeads.call:
-        body["call"] = Functional.call
+        body["call"] = _call_functional
     form = type(cls.__name__, (cls, Functional), body)
     form.__reduce__ = reduce
     registered = keras.saving.get_registered_name(cls)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places, random, replicas
+from graddrop_tf import places, random, reached, replicas
 from graddrop_tf.bases.configuration import Configurable
 from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.streaming import Streaming
@@ -270,12 +270,14 @@ class Combiner(Configurable):
 
 def _branch_off(combiner: Combiner, place: Place, branches, step) -> list:
     """Copies the branches; their gradients are combined going backward."""
+    arrivals = reached.Arrivals(combiner.name)
 
     @tf.custom_gradient
     def branch(*blocks):
         here = place.with_blocks(blocks)
 
         def grad(*gradients):
+            arrivals.check(len(branches))
             arrived = tf.nest.pack_sequence_as(branches, gradients)
             with random.drawing(step):
                 return tf.nest.flatten(combiner.combine_to_sum(arrived, here))
@@ -283,7 +285,8 @@ def _branch_off(combiner: Combiner, place: Place, branches, step) -> list:
         copies = tf.nest.flatten(here.of_each(len(branches)))
         return [tf.identity(copy) for copy in copies], grad
 
-    return tf.nest.pack_sequence_as(branches, branch(*place.blocks))
+    copies = tf.nest.pack_sequence_as(branches, branch(*place.blocks))
+    return arrivals.watch(copies)
 
 
 def _as_many(combined, gradients, combiner: Combiner) -> list:

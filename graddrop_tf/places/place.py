@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -23,10 +23,12 @@ class Place(abc.ABC):
     Attributes:
         activations: A, as the user passes them.
         num_losses: T, None where the activations do not tell.
+        is_shared: Whether all losses share all of A.
     """
 
     activations: Structure
     num_losses: int | None = None
+    is_shared: ClassVar[bool]
 
     @abc.abstractmethod
     def spread(self, values: Structure, num_losses: int) -> list[Structure]:

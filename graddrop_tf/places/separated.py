@@ -21,6 +21,7 @@ class Separated(Place):
     """
 
     activations: Sequence[Structure]
+    is_shared = False
 
     @property
     def num_losses(self) -> int:

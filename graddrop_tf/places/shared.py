@@ -20,6 +20,7 @@ class Shared(Place):
     """
 
     activations: Structure
+    is_shared = True
 
     def spread(self, values, num_losses):
         """See base class."""

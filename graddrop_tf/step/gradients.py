@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from graddrop_tf import linalg, places, replicas
+from graddrop_tf import linalg, places, reached, replicas
 from graddrop_tf.step import passes, paths
 from graddrop_tf.step.losses import Losses
 
@@ -116,6 +116,16 @@ class LossGradients:
         """
         return self._passes.of(indices, after)
 
+    def check_reached(self, names: Sequence[str]) -> None:
+        """Warns of losses that have nothing to combine, once all were asked.
+
+        Args:
+            names: The names of the losses.
+        """
+        known = self._passes.reached
+        if len(known) == self.num_losses:
+            reached.check_losses(known, names, self.place.is_shared)
+
     @functools.cached_property
     def _passes(self) -> passes.Passes:
         return self.losses.passes(
@@ -163,6 +173,9 @@ class KnownGradients:
         """Returns the gradients of some losses."""
         del after
         return [self.gradients[i] for i in indices]
+
+    def check_reached(self, names: Sequence[str]) -> None:
+        """Does nothing: what they come from is not known."""
 
     def norms(self, gradients, indices: Sequence[int]) -> tf.Tensor:
         """Returns the norms of the unweighted gradients."""

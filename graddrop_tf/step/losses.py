@@ -87,14 +87,17 @@ class Scalars(Losses):
     def passes(self, tape, place, factors, batched):
         """See base class."""
         del batched
+        reached: dict[int, list[bool]] = {}
 
         def gradient(index, seed):
             gradients = tape.gradient(
                 self.values[index], place.activations, output_gradients=seed
             )
+            blocks = tf.nest.flatten(gradients)
+            reached[index] = [block is not None for block in blocks]
             return place.pick(gradients, index)
 
-        return passes.Single(gradient, self.seeds(factors))
+        return passes.Single(gradient, self.seeds(factors), reached)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -20,7 +21,14 @@ _USUAL_BATCH_SIZE = 8
 
 
 class Passes(abc.ABC):
-    """The backward passes of T losses from their values to the activations."""
+    """The backward passes of T losses from their values to the activations.
+
+    Attributes:
+        reached: For each loss whose gradient was computed, whether it depends
+            on each tensor of the activations; empty where that is not known.
+    """
+
+    reached: Mapping[int, Sequence[bool]] = types.MappingProxyType({})
 
     @abc.abstractmethod
     def of(
@@ -45,15 +53,18 @@ class Single(Passes):
         gradient: Maps the index of a loss and its seed, the gradient at its
             value, to the gradient at the activations.
         seeds: T tensors.
+        reached: Filled by `gradient`, as the attribute.
     """
 
     def __init__(
         self,
         gradient: Callable[[int, tf.Tensor], places.Structure],
         seeds: Sequence[tf.Tensor],
+        reached: Mapping[int, Sequence[bool]] = types.MappingProxyType({}),
     ):
         self._gradient = gradient
         self._seeds = seeds
+        self.reached = reached
 
     def of(self, indices, after=()):
         """See base class."""

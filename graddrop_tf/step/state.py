@@ -183,8 +183,12 @@ class RecipeState(keras.layers.Layer):
             return self._stream(gradients, chunk_size)
         indices = range(gradients.num_losses)
         parts = gradients.of(indices)
+        gradients.check_reached(self._names_of(indices))
         norms = self._norms(gradients, parts, indices)
         return self.combiner.combine_to_sum(parts, gradients.place), norms
+
+    def _names_of(self, indices) -> Sequence[str]:
+        return self.loss_names or [str(i) for i in indices]
 
     @property
     def _needs_norms(self) -> bool:
@@ -204,6 +208,7 @@ class RecipeState(keras.layers.Layer):
             parts = gradients.of(indices, accumulators)
             norms.append(self._norms(gradients, parts, indices))
             accumulators = stream.add(indices, parts)
+        gradients.check_reached(self._names_of(range(count)))
         total = stream.finish()
         return total, None if norms[0] is None else tf.concat(norms, 0)
 

@@ -1,0 +1,122 @@
+"""Which tensors gradients reach, and warnings where a user expects more."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from graddrop_tf.places import Structure
+
+
+class Arrivals:
+    """Notes which of some tensors receive a gradient, as one is asked for.
+
+    TensorFlow gives zeros for the gradient of a tensor on which nothing
+    depends, which cannot be told from a gradient that is zero.
+
+    Args:
+        name: What the tensors are branches of, for the warning.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+        self._arrived: set[int] = set()
+
+    def watch(self, branches: Sequence[Structure]) -> list[Structure]:
+        """Returns the branches, watched."""
+        return [
+            tf.nest.map_structure(lambda t, i=i: self._watched(t, i), branch)
+            for i, branch in enumerate(branches)
+        ]
+
+    def _watched(self, tensor: tf.Tensor, index: int) -> tf.Tensor:
+        @tf.custom_gradient
+        def identity(value):
+            def grad(gradient):
+                self._arrived.add(index)
+                return gradient
+
+            return tf.identity(value), grad
+
+        return identity(tensor)
+
+    def check(self, count: int) -> None:
+        """Warns of the branches, of `count`, that received no gradient."""
+        missing = [i for i in range(count) if i not in self._arrived]
+        self._arrived.clear()
+        if missing:
+            warnings.warn(
+                f"No gradient reaches the branches {missing} of {count}, "
+                f"counted from 0, of {self._name!r}: no loss depends on them. "
+                "Give each head the branch of its loss, not the layer's input "
+                "or the branch of another.",
+                stacklevel=2,
+            )
+
+
+def warn_outside(outputs: Structure, name: str, recipe) -> Structure:
+    """Returns outputs that warn when a gradient reaches them.
+
+    Args:
+        outputs: Outputs of a model that is called as a layer, in training.
+        name: Its name.
+        recipe: Its recipe.
+    """
+
+    @tf.custom_gradient
+    def identity(value):
+        def grad(gradient):
+            warnings.warn(
+                f"{name!r} is trained from outside, by the plain sum: its "
+                f"recipe '{recipe}' takes no part. Call `fit` of {name!r} "
+                "itself, or cut the outer model by "
+                "`gd.MultiLossModel.from_model`.",
+                stacklevel=2,
+            )
+            return gradient
+
+        return tf.identity(value), grad
+
+    def watched(output):
+        if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
+            return output
+        copy = identity(output)
+        mask = getattr(output, "_keras_mask", None)
+        if mask is not None:
+            copy._keras_mask = mask
+        return copy
+
+    return tf.nest.map_structure(watched, outputs)
+
+
+def check_losses(
+    reached: Mapping[int, Sequence[bool]],
+    names: Sequence[str],
+    is_shared: bool,
+) -> None:
+    """Warns of losses that have nothing in common at the activations.
+
+    Args:
+        reached: For each loss, whether it depends on each of the tensors that
+            are the activations.
+        names: The names of the losses.
+        is_shared: Whether the losses share the tensors, or each has its own.
+    """
+    alone = [n for i, n in enumerate(names) if not any(reached[i])]
+    if alone:
+        warnings.warn(
+            f"The losses {alone} do not depend on the activations: their "
+            "gradients count as zero where the others are combined.",
+            stacklevel=2,
+        )
+        return
+    counts = [sum(losses) for losses in zip(*reached.values(), strict=True)]
+    if is_shared and len(names) > 1 and max(counts) == 1:
+        warnings.warn(
+            "No two losses depend on the same tensor of the activations: there "
+            "is nothing to combine. Cut at a layer that losses share, or, if "
+            "each loss has examples of its own, give `separate=True`.",
+            stacklevel=2,
+        )
