@@ -244,12 +244,13 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Rebuilds the model from `get_config`."""
+        """Rebuilds the model from `get_config`; a clone's holds layers."""
         layers = {
             key: keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects
             )
             for key in ("trunk", "heads", "recipe")
+            if isinstance(config[key], dict)
         }
         return cls(**{**config, **layers})
 

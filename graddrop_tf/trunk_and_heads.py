@@ -12,7 +12,7 @@ import tensorflow as tf
 # would make every model of a subclass functional.
 from keras.src.models.functional import Functional
 
-from graddrop_tf import fitting, input_layers, parts
+from graddrop_tf import cloning, fitting, input_layers, parts
 
 
 class TrunkAndHeads(keras.Model):
@@ -239,12 +239,27 @@ def _functional(cls: type) -> type:
         unpickle, arguments = super(form, self).__reduce__()
         return getattr(cls, unpickle.__name__), arguments
 
+    def new(made, *args, **kwargs):
+        if cloning.source_of(args) is None:
+            return super(form, made).__new__(made, *args, **kwargs)
+        return cls.from_config(cloning.config_of(args, **kwargs))
+
+    def init(self, *args, **kwargs):
+        if cloning.source_of(args) is None:
+            super(form, self).__init__(*args, **kwargs)
+
+    def run_through_graph(self, *args, **kwargs):
+        outputs = super(form, self)._run_through_graph(*args, **kwargs)
+        return cloning.mark(outputs, self)
+
     names = ("__module__", "__qualname__", "__doc__")
     body = {name: getattr(cls, name) for name in names}
     if cls.call is TrunkAndHeads.call:
         body["call"] = _call_functional
     form = type(cls.__name__, (cls, Functional), body)
     form.__reduce__ = reduce
+    form.__new__, form.__init__ = new, init
+    form._run_through_graph = run_through_graph
     registered = keras.saving.get_registered_name(cls)
     if registered != cls.__name__:
         package, name = registered.rsplit(">", 1)

@@ -123,6 +123,11 @@ _PARTS = [
         )(nodes[0]),
     ),
     Part("_call_context_args", _dense, lambda names: "training" in names),
+    Part(
+        "_run_through_graph",
+        _compiled,
+        _takes([], operation_fn=None, call_fn=None),
+    ),
     Part("_functional", _sequential, _has("operations", "inputs", "outputs")),
     Part(
         "_flatten_layers",

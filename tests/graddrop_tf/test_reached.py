@@ -71,6 +71,18 @@ def test_branches_with_gradients_are_not_named(eagerly):
     assert not _texts(_fit(both, run_eagerly=eagerly))
 
 
+def test_each_gradient_that_is_asked_for_counts():
+    layer = gd.GradDrop(num_losses=2, seed=1)
+    weights = tf.Variable([[1.0, 2.0]])
+    with tf.GradientTape(persistent=True) as tape:
+        branches = layer(tf.ones([3, 1]) @ weights, training=True)
+        a, b = map(tf.reduce_sum, branches)
+        total = a + b
+    assert not _texts(lambda: tape.gradient(total, weights))
+    (text,) = _texts(lambda: tape.gradient(b, weights))
+    assert "the branches [0] of 2" in text
+
+
 def test_every_combiner_warns_and_chains_do_too():
     for name in ("pcgrad", "mgda", "random_graddrop"):
         layer = gd.Chain(
@@ -140,11 +152,20 @@ def test_a_model_that_is_trained_from_outside(trunk, eagerly):
     assert not _texts(model)
     assert not _texts(lambda: inner.predict(x, verbose=0))
     assert not _texts(lambda: inner(x, training=True))
+    assert not _texts(lambda: _saliency(inner, x))
     frozen = make("graddrop")
     frozen.trainable = False
     inputs = keras.Input([6])
     ahead = keras.Model(inputs, [L.Dense(1)(t) for t in frozen(inputs)])
     assert not _texts(_fit(ahead, 3, run_eagerly=eagerly))
+
+
+def _saliency(model, x):
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.add_n([tf.reduce_sum(y) for y in model(x, training=False)])
+    assert np.any(tape.gradient(total, x))
 
 
 def test_outputs_that_are_watched_keep_their_values_and_masks():
@@ -179,12 +200,12 @@ def _halves(wire, shapes=((4,),)):
 
 @pytest.mark.parametrize("recipe", ["graddrop", "gradnorm", "mgda+graddrop"])
 def test_a_loss_that_does_not_depend_on_the_activations(recipe):
+    chunks = 1 if recipe == "graddrop" else None
     parts = _halves(lambda s: [s[0], s[0], keras.ops.stop_gradient(s[0])])
-    model = gd.MultiLossModel(*parts, recipe=recipe)
+    model = gd.MultiLossModel(*parts, recipe=recipe, loss_chunk_size=chunks)
     (text,) = _texts(_fit(model, 3))
     assert f"The losses ['{model.output_names[2]}']" in text
     parts = _halves(lambda s: [s[0]] * 3)
-    chunks = 1 if recipe == "graddrop" else None
     model = gd.MultiLossModel(*parts, recipe=recipe, loss_chunk_size=chunks)
     assert not _texts(_fit(model, 3))
 
