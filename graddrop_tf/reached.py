@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
-
-from graddrop_tf.places import Structure
 
 
 class Arrivals:
@@ -24,8 +23,8 @@ class Arrivals:
         self._name = name
         self._arrived: set[int] = set()
 
-    def watch(self, branches: Sequence[Structure]) -> list[Structure]:
-        """Returns the branches, watched."""
+    def watch(self, branches: Sequence[Any]) -> list[Any]:
+        """Returns branches, structures of tensors, that are watched."""
         return [
             tf.nest.map_structure(lambda t, i=i: self._watched(t, i), branch)
             for i, branch in enumerate(branches)
@@ -56,7 +55,7 @@ class Arrivals:
             )
 
 
-def warn_outside(outputs: Structure, name: str, recipe) -> Structure:
+def warn_outside(outputs, name: str, recipe):
     """Returns outputs that warn when a gradient reaches them.
 
     Args:

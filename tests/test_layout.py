@@ -24,7 +24,16 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 _FLOORS = {
     "graddrop_tf": [
         {"_version", "checks", "graph", "random", "replicas"},
-        {"cut", "fitting", "fusion", "linalg", "products", "schedules"},
+        {
+            "cloning",
+            "cut",
+            "fitting",
+            "fusion",
+            "linalg",
+            "products",
+            "reached",
+            "schedules",
+        },
         {"per_loss", "rows", "solvers"},
         {"places"},
         {"bases"},

@@ -116,14 +116,15 @@ class LossGradients:
         """
         return self._passes.of(indices, after)
 
-    def check_reached(self, names: Sequence[str]) -> None:
+    def check_reached(self, names: Sequence[str] | None) -> None:
         """Warns of losses that have nothing to combine, once all were asked.
 
         Args:
-            names: The names of the losses.
+            names: The names of the losses, numbers if None.
         """
         known = self._passes.reached
         if len(known) == self.num_losses:
+            names = names or [str(i) for i in range(self.num_losses)]
             reached.check_losses(known, names, self.place.is_shared)
 
     @functools.cached_property
@@ -174,7 +175,7 @@ class KnownGradients:
         del after
         return [self.gradients[i] for i in indices]
 
-    def check_reached(self, names: Sequence[str]) -> None:
+    def check_reached(self, names: Sequence[str] | None) -> None:
         """Does nothing: what they come from is not known."""
 
     def norms(self, gradients, indices: Sequence[int]) -> tf.Tensor:

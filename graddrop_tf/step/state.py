@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from graddrop_tf import random, replicas
+from graddrop_tf import places, random, replicas
 from graddrop_tf.bases.chain import Chain
 from graddrop_tf.bases.combiner import Combiner
+from graddrop_tf.bases.streaming import Streaming
 from graddrop_tf.bases.weighting import Weighting
 from graddrop_tf.checks import check_count
 from graddrop_tf.step import losses as losses_lib
@@ -180,37 +181,25 @@ class RecipeState(keras.layers.Layer):
         if not self.needs_per_loss_gradients:
             return None, None
         if chunk_size is not None:
-            return self._stream(gradients, chunk_size)
-        indices = range(gradients.num_losses)
-        parts = gradients.of(indices)
-        gradients.check_reached(self._names_of(indices))
-        norms = self._norms(gradients, parts, indices)
-        return self.combiner.combine_to_sum(parts, gradients.place), norms
-
-    def _names_of(self, indices) -> Sequence[str]:
-        return self.loss_names or [str(i) for i in indices]
+            stream = self.combiner.streaming()
+            needs = self._needs_norms
+            combined = _stream(stream, gradients, chunk_size, needs)
+        else:
+            indices = range(gradients.num_losses)
+            parts = gradients.of(indices)
+            norms = (
+                gradients.norms(parts, indices) if self._needs_norms else None
+            )
+            combined = (
+                self.combiner.combine_to_sum(parts, gradients.place),
+                norms,
+            )
+        gradients.check_reached(self.loss_names)
+        return combined
 
     @property
     def _needs_norms(self) -> bool:
         return self.weighting is not None and self.weighting.needs_norms
-
-    def _norms(self, gradients, parts, indices) -> tf.Tensor | None:
-        return gradients.norms(parts, indices) if self._needs_norms else None
-
-    def _stream(self, gradients: LossGradients, chunk_size: int):
-        """Combines chunk by chunk, each after the one before."""
-        count = gradients.num_losses
-        stream = self.combiner.streaming()
-        stream.start(count, gradients.place)
-        norms, accumulators = [], []
-        for first in range(0, count, chunk_size):
-            indices = range(first, min(first + chunk_size, count))
-            parts = gradients.of(indices, accumulators)
-            norms.append(self._norms(gradients, parts, indices))
-            accumulators = stream.add(indices, parts)
-        gradients.check_reached(self._names_of(range(count)))
-        total = stream.finish()
-        return total, None if norms[0] is None else tf.concat(norms, 0)
 
     def update(self, losses: tf.Tensor, norms: tf.Tensor | None) -> None:
         """Advances the weighting, after its weights were used.
@@ -278,3 +267,22 @@ class RecipeState(keras.layers.Layer):
         # So that Keras calls `build_from_config`.
         state.built = False
         return state
+
+
+def _stream(
+    stream: Streaming,
+    gradients: LossGradients,
+    chunk_size: int,
+    needs_norms: bool,
+) -> tuple[places.Structure, tf.Tensor | None]:
+    """Combines chunk by chunk, each after the one before."""
+    count = gradients.num_losses
+    stream.start(count, gradients.place)
+    norms, accumulators = [], []
+    for first in range(0, count, chunk_size):
+        indices = range(first, min(first + chunk_size, count))
+        parts = gradients.of(indices, accumulators)
+        if needs_norms:
+            norms.append(gradients.norms(parts, indices))
+        accumulators = stream.add(indices, parts)
+    return stream.finish(), tf.concat(norms, 0) if needs_norms else None
