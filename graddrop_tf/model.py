@@ -15,7 +15,7 @@ from graddrop_tf.step.compiled_loss import PerLossCompileLoss
 from graddrop_tf.step.forward import forward
 from graddrop_tf.step.second_pass import SecondPass
 from graddrop_tf.step.state import RecipeState
-from graddrop_tf.step.vector_loss import VectorLoss
+from graddrop_tf.step.vector_loss import weights_by_output
 from graddrop_tf.trunk_and_heads import TrunkAndHeads
 
 
@@ -95,7 +95,7 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
 
         Args:
             optimizer: As in Keras; the recipe's clipping is attached to it.
-            loss: One Keras loss for each output, or a `gd.VectorLoss`; None
+            loss: One Keras loss, or a `gd.VectorLoss`, for each output; None
                 trains on regularisers and `add_loss` alone.
             loss_weights: As in Keras; for a `gd.VectorLoss` a number, one for
                 each loss, or a dict by name.
@@ -110,8 +110,7 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
         """
         _check_compute_loss(self)
         _check_xla(self.distribute_strategy, jit_compile)
-        if isinstance(loss, VectorLoss) and loss_weights is not None:
-            loss, loss_weights = loss.with_loss_weights(loss_weights), None
+        loss, loss_weights = weights_by_output(loss, loss_weights)
         compiled_loss = self._compiled_loss(loss, loss_weights)
         super().compile(
             optimizer=optimizer,

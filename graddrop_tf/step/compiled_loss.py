@@ -14,6 +14,12 @@ from keras.src.trainers.compile_utils import CompileLoss
 from graddrop_tf import places, replicas
 from graddrop_tf.step.vector_loss import VectorLoss
 
+_NONE = (None, "none")
+_NOT_REDUCED = (
+    "A loss is one value for the batch: give it the reduction "
+    "'sum_over_batch_size', or take it column by column by a gd.VectorLoss."
+)
+
 
 class _LossMeans(keras.metrics.Metric):
     """The running means of T losses, shown under their names."""
@@ -55,7 +61,15 @@ class _Alignment(CompileLoss):
     def names(self, outputs) -> list[str]:
         """Returns the names of the losses of outputs, in their order."""
         self.build(outputs, outputs)
-        return [self.terms[i].name for i in self.order(outputs)]
+        names = []
+        for i in self.order(outputs):
+            loss, name = self.terms[i].loss, self.terms[i].name
+            if not isinstance(loss, VectorLoss):
+                names.append(name)
+                continue
+            own = loss.names_for(_at(self.terms[i].path, outputs))
+            names += own if loss.names else [f"{name}_{j}" for j in own]
+        return names
 
     def order(self, outputs) -> list[int]:
         """Returns the losses' indices in the order of the outputs.
@@ -100,18 +114,20 @@ class PerLossCompileLoss(CompileLoss):
             until the outputs are known.
 
     Raises:
-        ValueError: If the losses do not fit the outputs.
+        ValueError: If the losses do not fit the outputs, or one is not
+            reduced.
     """
 
     def __init__(self, loss, loss_weights, output_names, outputs):
         super().__init__(loss, loss_weights, output_names=output_names)
+        _check_reductions(keras.tree.flatten(loss))
         self._alignment = self._align()
         self.loss_names: tuple[str, ...] | None = None
         if outputs is not None:
             self._name_losses(outputs)
 
     def _name_losses(self, outputs) -> None:
-        if self.is_vector:
+        if isinstance(self._user_loss, VectorLoss):
             names = self._user_loss.names_for(outputs)
         else:
             names = self._names(outputs)
@@ -139,8 +155,9 @@ class PerLossCompileLoss(CompileLoss):
 
     @property
     def is_vector(self) -> bool:
-        """Whether the losses are one `VectorLoss`."""
-        return isinstance(self._user_loss, VectorLoss)
+        """Whether the losses are a vector: one is a `VectorLoss`."""
+        losses = keras.tree.flatten(self._user_loss)
+        return any(isinstance(loss, VectorLoss) for loss in losses)
 
     def check_place(self, place: places.Place) -> None:
         """Checks that the losses fit the activations.
@@ -159,59 +176,71 @@ class PerLossCompileLoss(CompileLoss):
         """Computes the losses.
 
         Returns:
-            A list of T scalars, or a `[T]` tensor for a `VectorLoss`:
+            A list of T scalars, or a `[T]` tensor if one is a `VectorLoss`:
             weighted, and divided by the number of replicas.
         """
         if self.loss_names is None:
             self._name_losses(y_pred)
-        of_each = self._vector if self.is_vector else self._scalars
         # As in Keras: names tell the losses' operations in a profile.
         with keras.name_scope(self.name):
-            losses = of_each(y_true, y_pred, sample_weight)
+            losses = self._losses(y_true, y_pred, sample_weight)
         self.built = True
-        return losses
+        return tf.concat(losses, axis=0) if self.is_vector else losses
 
-    def _vector(self, y_true, y_pred, sample_weight):
-        loss = self._user_loss
-        y_true, y_pred, sample_weight = map(
-            _only, (y_true, y_pred, sample_weight)
-        )
-        values = loss.values(y_true, y_pred, sample_weight)
-        if values.shape[0] != len(self.loss_names):
-            raise ValueError(
-                "The VectorLoss returned another number of losses than the "
-                f"model's output has columns: {values.shape[0]}, expected "
-                f"{len(self.loss_names)}. Give the VectorLoss `names`."
-            )
-        self._track(values, tf.shape(y_pred)[0])
-        return loss.weighted(values)
-
-    def _scalars(self, y_true, y_pred, sample_weight):
+    def _losses(self, y_true, y_pred, sample_weight) -> list[tf.Tensor]:
+        """Computes the losses of each output: all scalars, or all vectors."""
         arguments = self._alignment.arguments(y_true, y_pred, sample_weight)
         terms = self._alignment.terms
-        if len(terms) != len(self.loss_names):
-            raise ValueError(
-                "The losses must be one for each output. Received: "
-                f"{len(terms)} losses for {list(self.loss_names)}."
-            )
         order = self._alignment.order(y_pred)
         terms = [terms[i] for i in order]
         arguments = [arguments[i] for i in order]
         values = [
-            tf.cast(term.loss(*given), self.dtype)
+            self._values(term, *given)
             for term, given in zip(terms, arguments, strict=True)
         ]
-        counts = [tf.shape(keras.tree.flatten(a[1])[0])[0] for a in arguments]
-        self._track(values, counts)
+        self._check_count(values)
+        self._track(values, arguments)
         return [
-            value if term.loss_weights is None else value * term.loss_weights
+            _weighted(value, term)
             for value, term in zip(values, terms, strict=True)
         ]
 
-    def _track(self, values, nums_examples) -> None:
+    def _values(self, term, y_true, y_pred, sample_weight) -> tf.Tensor:
+        """Computes the loss of an output, a scalar, or a vector of losses."""
+        if isinstance(term.loss, VectorLoss):
+            values = term.loss.values(y_true, y_pred, sample_weight)
+            return tf.cast(values, self.dtype)
+        value = tf.cast(term.loss(y_true, y_pred, sample_weight), self.dtype)
+        if value.shape.rank:
+            raise ValueError(
+                f"{_NOT_REDUCED} Received: the loss {term.name!r} of shape "
+                f"{value.shape}."
+            )
+        return value[tf.newaxis] if self.is_vector else value
+
+    def _check_count(self, values: list[tf.Tensor]) -> None:
+        count = sum(value.shape.num_elements() for value in values)
+        if count == len(self.loss_names):
+            return
+        if self.is_vector:
+            raise ValueError(
+                "The VectorLoss returned another number of losses than the "
+                f"model's output has columns: {count}, expected "
+                f"{len(self.loss_names)}. Give the VectorLoss `names`."
+            )
+        raise ValueError(
+            "The losses must be one for each output. Received: "
+            f"{count} losses for {list(self.loss_names)}."
+        )
+
+    def _track(self, values: list[tf.Tensor], arguments) -> None:
+        counts = []
+        for value, (_, y_pred, _) in zip(values, arguments, strict=True):
+            count = tf.shape(keras.tree.flatten(y_pred)[0])[0]
+            counts += [count] * value.shape.num_elements()
+        joined = tf.concat([tf.reshape(v, [-1]) for v in values], axis=0)
         for metric in self.metrics:
-            values = tf.cast(tf.stack(values), tf.float32)
-            metric.update_state(replicas.unscale_loss(values), nums_examples)
+            metric.update_state(replicas.unscale_loss(joined), counts)
 
 
 def _at(path, structure):
@@ -220,11 +249,17 @@ def _at(path, structure):
     return structure
 
 
-def _only(value):
-    """Unpacks the one tensor of a single output."""
-    flat = keras.tree.flatten(value)
-    if len(flat) != 1:
-        raise ValueError(
-            f"A VectorLoss takes one output. Received: {len(flat)} tensors."
-        )
-    return None if value is None else flat[0]
+def _check_reductions(losses) -> None:
+    for loss in losses:
+        if isinstance(loss, keras.losses.Loss) and loss.reduction in _NONE:
+            raise ValueError(
+                f"{_NOT_REDUCED} Received: {loss.name!r} with "
+                f"reduction={loss.reduction!r}."
+            )
+
+
+def _weighted(value: tf.Tensor, term) -> tf.Tensor:
+    """Applies the `loss_weights` of an output and of its `VectorLoss`."""
+    if isinstance(term.loss, VectorLoss):
+        value = term.loss.weighted(value)
+    return value if term.loss_weights is None else value * term.loss_weights

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from graddrop_tf import replicas
 from graddrop_tf.checks import is_number
+from graddrop_tf.step import columns
 
 
 @keras.saving.register_keras_serializable("graddrop_tf")
@@ -20,8 +21,11 @@ class VectorLoss(keras.losses.Loss):
     the sum of the T losses.
 
     Args:
-        fn: A callable of `y_true` and `y_pred` that returns `[batch, T]`.
-            Register it with Keras to save a compiled model.
+        fn: A callable of `y_true` and `y_pred` that returns `[batch, T]`;
+            register it with Keras to save a compiled model. Or a Keras loss
+            of single values, such as `"mse"` or
+            `keras.losses.BinaryCrossentropy(from_logits=True)`, which is
+            taken column by column.
         names: T names of the losses, for logs and leaks by name; without
             them T is the last dimension of the model's output.
         loss_weights: A number, T numbers, or a dict from names (losses not
@@ -29,10 +33,11 @@ class VectorLoss(keras.losses.Loss):
         name: Name of the loss.
 
     Raises:
-        ValueError: Where `fn` is not callable, names repeat, weights do not
-            fit, or `fn` returns another shape.
+        ValueError: Where `fn` is neither, names repeat, weights do not fit,
+            or `fn` returns another shape.
 
     Example:
+        >>> loss = gd.VectorLoss("binary_crossentropy", names=["hat", "smile"])
         >>> def cross_entropy(y_true, y_pred):
         ...     return tf.nn.sigmoid_cross_entropy_with_logits(y_true, y_pred)
         >>> loss = gd.VectorLoss(cross_entropy, names=["hat", "smile"])
@@ -40,17 +45,13 @@ class VectorLoss(keras.losses.Loss):
 
     def __init__(
         self,
-        fn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        fn: columns.Function | keras.losses.Loss | str,
         names: Sequence[str] | None = None,
         loss_weights: float | Sequence[float] | dict[str, float] | None = None,
         name: str = "vector_loss",
     ):
-        super().__init__(name=name)
-        if not callable(fn):
-            raise ValueError(
-                "`fn` must be a callable of y_true and y_pred. Received: "
-                f"{fn!r}."
-            )
+        super().__init__(name=name, dtype=getattr(fn, "dtype", None))
+        self._function = columns.function_of(fn)
         if names is not None:
             names = tuple(names)
             if not names or len(set(names)) != len(names):
@@ -98,7 +99,8 @@ class VectorLoss(keras.losses.Loss):
         flat = keras.tree.flatten(outputs)
         if len(flat) != 1:
             raise ValueError(
-                "A gd.VectorLoss takes a model with one output. Received: "
+                "A gd.VectorLoss is the loss of one output: give a list or a "
+                "dict with a loss for each. Received: "
                 f"{len(flat)} outputs."
             )
         if self.names is not None:
@@ -154,7 +156,7 @@ class VectorLoss(keras.losses.Loss):
             lambda x: keras.ops.convert_to_tensor(x, dtype=self.dtype),
             (y_true, y_pred),
         )
-        values = tf.cast(self.fn(y_true, y_pred), self.dtype)
+        values = tf.cast(self._function(y_true, y_pred), self.dtype)
         if values.shape.rank != 2 or values.shape[1] is None:
             raise ValueError(
                 "The function of a VectorLoss must return `[batch, T]` with "
@@ -200,7 +202,7 @@ class VectorLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Computes the weighted losses of each example, `[batch, T]`."""
-        return self.weighted(self.fn(y_true, y_pred))
+        return self.weighted(self._function(y_true, y_pred))
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -218,6 +220,39 @@ class VectorLoss(keras.losses.Loss):
         if isinstance(fn, dict):
             fn = keras.saving.deserialize_keras_object(fn)
         return cls(**{**config, "fn": fn})
+
+
+def weights_by_output(loss, loss_weights) -> tuple:
+    """Gives each `VectorLoss` the weights of its losses.
+
+    Args:
+        loss: As in `compile`.
+        loss_weights: As in `compile`; that of a `VectorLoss` may be a list or
+            a dict.
+
+    Returns:
+        The losses, and weights of outputs that are numbers.
+    """
+    if isinstance(loss, VectorLoss):
+        if loss_weights is None:
+            return loss, None
+        return loss.with_loss_weights(loss_weights), None
+    is_dict = isinstance(loss, dict) and isinstance(loss_weights, dict)
+    if is_dict:
+        keys = [key for key in loss if key in loss_weights]
+    elif isinstance(loss, list) and isinstance(loss_weights, (list, tuple)):
+        keys = range(min(len(loss), len(loss_weights)))
+    else:
+        return loss, loss_weights
+    copies = loss.copy(), (dict if is_dict else list)(loss_weights)
+    losses, weights = copies
+    for key in keys:
+        vector, given = losses[key], weights[key]
+        if isinstance(vector, VectorLoss) and not (
+            given is None or is_number(given)
+        ):
+            losses[key], weights[key] = vector.with_loss_weights(given), 1.0
+    return losses, weights
 
 
 def _per_example(value: tf.Tensor, name: str) -> tf.Tensor:

@@ -310,7 +310,7 @@ def test_losses_after_the_update_have_the_same_masks(jit):
 def test_losses_after_the_update_leave_no_trace():
     """Moving averages, seeds and logs are those of one pass."""
     model, plain = watched(), watched()
-    plain.recipe_state.weighting = None
+    plain.recipe = None
     logs, expected = HEADS.train(model, 3), HEADS.train(plain, 3)
     assert logs.keys() == expected.keys()
     for name, value in logs.items():
