@@ -33,12 +33,11 @@ def source_of(arguments: tuple) -> keras.Model | None:
     return getattr(outputs[0], _SOURCE, None) if outputs else None
 
 
-def config_of(arguments: tuple, **kwargs) -> dict:
+def config_of(arguments: tuple) -> dict:
     """Returns the config of a clone, which holds its trunk and its heads.
 
     Args:
         arguments: Inputs and outputs.
-        **kwargs: What else the config is to hold.
 
     Raises:
         ValueError: If the outputs are not those of heads on a trunk.
@@ -54,4 +53,4 @@ def config_of(arguments: tuple, **kwargs) -> dict:
             f"{[layer.name for layer in layers]}."
         )
     trunk, heads = layers
-    return {**source.get_config(), **kwargs, "trunk": trunk, "heads": heads}
+    return {**source.get_config(), "trunk": trunk, "heads": heads}

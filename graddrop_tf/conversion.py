@@ -139,7 +139,8 @@ def insert(
     each = cut.behind_each()
     is_list = len(cut.tensors) > 1
     combiner = _made_for(combiner, len(each), is_list)
-    branches = combiner(alone(cut.tensors))
+    inputs = alone(cut.tensors)
+    branches = combiner.branches_of(inputs, combiner(inputs))
     for branch, (index, nodes) in zip(branches, each, strict=True):
         flat = branch if is_list else [branch]
         tensors = {id(t): b for t, b in zip(cut.tensors, flat, strict=True)}

@@ -242,7 +242,7 @@ def _functional(cls: type) -> type:
     def new(made, *args, **kwargs):
         if cloning.source_of(args) is None:
             return super(form, made).__new__(made, *args, **kwargs)
-        return cls.from_config(cloning.config_of(args, **kwargs))
+        return cls.from_config(cloning.config_of(args))
 
     def init(self, *args, **kwargs):
         if cloning.source_of(args) is None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from graddrop_tf import places, random, reached, replicas
-from graddrop_tf.bases.configuration import Configurable
+from graddrop_tf import replicas
+from graddrop_tf.bases.branching import Branching
 from graddrop_tf.bases.draws import RandomDraws
 from graddrop_tf.bases.streaming import Streaming
-from graddrop_tf.checks import check_count
 from graddrop_tf.places import Place, Structure
 
 
-class Combiner(Configurable):
+class Combiner(Branching):
     """Base class of the methods that rewrite per-loss gradients.
 
     A combiner is the identity going forward and rewrites the gradients of
@@ -61,7 +59,8 @@ class Combiner(Configurable):
         where the losses are batch separated.
 
     Output shape:
-        A list of T tensors or structures.
+        A list of T tensors or structures; the one itself where one loss shares
+        them with no other.
 
     Raises:
         ValueError: Where the number of losses is unknown or does not match.
@@ -81,15 +80,9 @@ class Combiner(Configurable):
         separate: bool | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        if num_losses is not None:
-            check_count("num_losses", num_losses)
-        self.num_losses = num_losses
+        super().__init__(num_losses, separate, **kwargs)
         self.sync_replicas = bool(sync_replicas)
-        self.separate = separate
         self.nested = False
-        self._known_losses = num_losses
-        self.supports_masking = True
 
     @abc.abstractmethod
     def combine(
@@ -171,23 +164,6 @@ class Combiner(Configurable):
             return value
         return replicas.sum_over_replicas(value)
 
-    def set_losses(
-        self, num_losses: int, names: Sequence[str] | None = None
-    ) -> None:
-        """Sets the number and names of the losses, before the first step.
-
-        Raises:
-            ValueError: Where the number is not the one it was made for.
-        """
-        if self.num_losses not in (None, num_losses):
-            raise ValueError(
-                f"{type(self).__name__} was made for num_losses="
-                f"{self.num_losses}. Received: {num_losses} losses."
-            )
-        self.check_numbers(num_losses, names)
-        self.loss_names = None if names is None else tuple(names)
-        self._known_losses = num_losses
-
     def build(self, input_shape=None):
         """Creates the state, as far as the number of losses is known."""
         # A list of shapes, and not the shape of one tensor.
@@ -218,75 +194,9 @@ class Combiner(Configurable):
         self.step.assign_add(1)
         return step
 
-    def call(self, inputs, training=False):
-        """Returns a branch of the activations for each loss."""
-        num_losses, place = self._count(inputs), self.place_of(inputs)
-        branches = place.of_each(num_losses)
-        if not training:
-            return branches
-        return _branch_off(self, place, branches, self.next_step())
-
-    def place_of(self, inputs: Structure) -> Place:
-        """Returns the place of the activations that the layer is given."""
-        return places.of(inputs, self.separate)
-
     def _combine_block(self, gradients, place: Place) -> list[tf.Tensor]:
         combined = self.combine(gradients, place.activations)
         return _as_many(combined, gradients, self)
-
-    def _count(self, inputs: Structure) -> int:
-        """Sets and returns the number of losses."""
-        num_losses = self.place_of(inputs).num_losses or self.num_losses
-        if num_losses is None:
-            raise ValueError(
-                f"{type(self).__name__} needs `num_losses` where the losses "
-                "share their activations. Received: num_losses=None and "
-                f"{inputs}."
-            )
-        self.set_losses(num_losses, self.loss_names)
-        return num_losses
-
-    def compute_output_spec(self, inputs, training=False):
-        """Returns the specification of every branch."""
-        branches = self.place_of(inputs).of_each(self._count(inputs))
-        if any(not t.shape for t in tf.nest.flatten(branches)):
-            raise ValueError(
-                f"{type(self).__name__} needs a batch axis. Received: a "
-                "tensor of rank 0."
-            )
-        what = "Batch-separated activations, a list without `separate=False`,"
-        places.check_features(branches, what)
-        return tf.nest.map_structure(
-            lambda t: keras.KerasTensor(t.shape, self.compute_dtype), branches
-        )
-
-    def compute_mask(self, inputs, previous_mask=None):
-        """Passes a mask on to every branch."""
-        if previous_mask is None:
-            return None
-        place = self.place_of(inputs)
-        return place.spread(previous_mask, self._count(inputs))
-
-
-def _branch_off(combiner: Combiner, place: Place, branches, step) -> list:
-    """Copies the branches; their gradients are combined going backward."""
-    arrivals = reached.Arrivals(combiner.name)
-
-    @tf.custom_gradient
-    def branch(*blocks):
-        here = place.with_blocks(blocks)
-
-        def grad(*gradients):
-            arrivals.check(len(branches))
-            arrived = tf.nest.pack_sequence_as(branches, gradients)
-            with random.drawing(step):
-                return tf.nest.flatten(combiner.combine_to_sum(arrived, here))
-
-        copies = tf.nest.flatten(here.of_each(len(branches)))
-        return [tf.identity(copy) for copy in copies], grad
-
-    copies = tf.nest.pack_sequence_as(branches, branch(*place.blocks))
-    return arrivals.watch(copies)
 
 
 def _as_many(combined, gradients, combiner: Combiner) -> list:

@@ -145,9 +145,10 @@ class _LayerProbe(Probe):
             if not isinstance(layer, Combiner):
                 return layer(*args, **kwargs)
             name = f"{layer.name}_tap_{len(self._nums_losses)}"
-            branches = _Tap(layer, self._record, name=name)(args[0])
+            given = _Tap(layer, self._record, name=name)(args[0])
+            branches = layer.branches_of(args[0], given)
             self._nums_losses.append(len(branches))
-            return branches
+            return given
 
         # A clone of a compiled model would bring a second optimizer.
         plain = keras.Model(model.input, model.output, name=model.name)
@@ -209,10 +210,11 @@ class _Tap(keras.layers.Layer):
 
     def call(self, inputs):
         step = tf.identity(self._combiner.step.value)
-        branches = self._combiner(inputs, training=True)
+        given = self._combiner(inputs, training=True)
         place = self._combiner.place_of(inputs)
+        branches = self._combiner.branches_of(inputs, given)
         self._show(self._combiner, step, place, branches)
-        return branches
+        return given
 
     def compute_output_spec(self, inputs):
         return self._combiner.compute_output_spec(inputs)

@@ -142,7 +142,8 @@ class GradDrop(SignDropout):
         list of T of them that may differ in their batch size.
 
     Output shape:
-        A list of T: the input itself for each loss, or the inputs.
+        A list of T: the input itself for each loss, or the inputs; for one
+        loss, what is shared itself and no list.
 
     Raises:
         ValueError: If an argument is out of its range or does not match the

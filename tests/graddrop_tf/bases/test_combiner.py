@@ -276,7 +276,7 @@ def test_chained_methods_of_one_seed_draw_apart():
     with tf.GradientTape() as tape:
         x = tf.ones([2, 3])
         tape.watch(x)
-        total = tf.reduce_sum(layer(x, training=True)[0])
+        total = tf.reduce_sum(layer(x, training=True))
     tape.gradient(total, x)
     assert not np.array_equal(u[0], u[1])
 
@@ -310,6 +310,102 @@ def test_masks_of_a_sequence_reach_every_branch():
     for training in (False, True):
         for output in model(x, training=training):
             np.testing.assert_allclose(output, plain(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "expected"),
+    [
+        ({"num_losses": 2}, (None, 6), [(None, 6)] * 2),
+        ({"num_losses": 3}, [4, 5, 6], [(4, 5, 6)] * 3),
+        ({"num_losses": 1}, (None, 6), (None, 6)),
+        ({}, [(2, 6), (3, 6)], [(2, 6), (3, 6)]),
+        (
+            {"num_losses": 2},
+            {"a": (None, 6), "b": (None, 3, 4)},
+            [{"a": (None, 6), "b": (None, 3, 4)}] * 2,
+        ),
+        (
+            {"num_losses": 2, "separate": False},
+            [(None, 6), (None, 3)],
+            [[(None, 6), (None, 3)]] * 2,
+        ),
+    ],
+)
+@pytest.mark.parametrize("cls", [gd.GradDrop, gd.PCGrad, gd.MGDA])
+def test_the_output_shape_is_known_before_a_call(cls, options, shape, expected):
+    layer = cls(**options)
+    assert layer.compute_output_shape(shape) == expected
+    zeros = keras.tree.map_shape_structure(
+        lambda s: tf.zeros([size or 2 for size in s]), shape
+    )
+    given = layer(zeros)
+    shapes = keras.tree.map_structure(lambda t: len(t.shape), given)
+    assert shapes == keras.tree.map_shape_structure(len, expected)
+
+
+def test_the_output_shape_without_a_number_of_losses_is_refused():
+    with pytest.raises(ValueError, match="needs `num_losses`"):
+        gd.GradDrop().compute_output_shape((None, 6))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_one_loss_gets_the_branch_itself(training):
+    """A layer behind it takes it as it is."""
+    x = tf.ones([2, 3, 6])
+    given = gd.GradDrop(num_losses=1)(x, training=training)
+    assert given.shape == x.shape
+    maps = {"a": x, "b": tf.ones([2, 4])}
+    given = gd.GradDrop(num_losses=1)(maps, training=training)
+    assert {k: v.shape for k, v in given.items()} == {
+        k: v.shape for k, v in maps.items()
+    }
+    # A list holds the activations of each loss, here of one.
+    given = gd.GradDrop()([x], training=training)
+    assert isinstance(given, list)
+    assert given[0].shape == x.shape
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_a_model_with_one_loss(chained):
+    """GradDrop of one loss is the identity, with masks, in every use."""
+    x = np.array([[1, 2, 0], [3, 0, 0]])
+    y = np.ones([2, 1], np.float32)
+
+    def build(layer):
+        keras.utils.set_random_seed(1)
+        tokens = keras.Input([3], dtype="int32")
+        features = keras.layers.Embedding(5, 4, mask_zero=True)(tokens)
+        branch = features if layer is None else layer(features)
+        pooled = keras.layers.GlobalAveragePooling1D()(branch)
+        model = keras.Model(tokens, keras.layers.Dense(1)(pooled))
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.fit(x, y, verbose=0)
+        return model
+
+    layer = gd.GradDrop(num_losses=1)
+    model = build(gd.Chain([gd.GradDrop()], num_losses=1) if chained else layer)
+    plain = build(None)
+    for ours, right in zip(
+        model.get_weights(), plain.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, right, rtol=1e-6)
+    out = gd.inference_model(model).predict(x, verbose=0)
+    np.testing.assert_allclose(out, plain.predict(x, verbose=0), rtol=1e-6)
+    inserted = gd.insert(plain, gd.GradDrop(), at=plain.layers[1].name)
+    np.testing.assert_allclose(
+        inserted.predict(x, verbose=0), plain.predict(x, verbose=0), rtol=1e-6
+    )
+
+
+def test_layers_of_keras_that_wrap_another():
+    per_frame = keras.layers.TimeDistributed(gd.GradDrop(num_losses=1))
+    assert per_frame(keras.Input([5, 6])).shape == (None, 5, 6)
+    frame = keras.Input([6])
+    a, b = gd.GradDrop(num_losses=2)(frame)
+    both = keras.Model(frame, keras.layers.Dense(3)(a + b))
+    x = tf.random.stateless_normal([2, 5, 6], [1, 2])
+    each = keras.layers.TimeDistributed(both)(x)
+    np.testing.assert_allclose(each[:, 1], both(x[:, 1]), rtol=1e-5)
 
 
 def test_batch_separated_layer_with_different_batch_sizes():

@@ -97,7 +97,7 @@ def test_what_comes_before_graddrop_counts(tmp_path):
 def test_one_loss_is_measured():
     x = np.float32([[1, -1], [3, 1]])
     inputs = keras.Input([2])
-    (branch,) = gd.GradDrop(num_losses=1)(inputs)
+    branch = gd.GradDrop(num_losses=1)(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(branch))
     model.compile("sgd", "mse", run_eagerly=True)
     y = np.ones([2, 1], np.float32)
