@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
@@ -25,8 +25,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     Works for a `gd.MultiLossModel` with any recipe, and for a functional
     Keras model with combiners such as `gd.GradDrop` in it. If there are
-    several, each gets its own columns, which begin with the layer's name. To
-    monitor a baseline in the layer form, insert `gd.Chain([], num_losses=T)`.
+    several, each gets its own columns, which begin with the layer's name. A
+    plain functional model is measured `at` a layer, before a method is chosen.
 
     Every `every_steps` training steps the monitor runs a batch of `data`
     through the model as in training, and computes the gradients that the
@@ -76,6 +76,8 @@ class GradientMonitor(keras.callbacks.Callback):
             Do not pass a shuffled dataset object that `fit` reads too: each
             reader changes the order that the next one sees.
         every_steps: Training steps from one sample to the next.
+        at: Where to measure in a plain Keras model: the name of a layer, or a
+            list, as in `gd.MultiLossModel.from_model`.
         graddrop: The `gd.GradDrop` of `hypothetical_kept_share`;
             `gd.GradDrop()` by default.
         path: A CSV file, with the number of training steps in its first
@@ -85,8 +87,8 @@ class GradientMonitor(keras.callbacks.Callback):
 
     Raises:
         ValueError: If an argument is of the wrong type, the model has no
-            combiner, `graddrop` does not fit its losses, or `path` has other
-            columns.
+            combiner and no layer `at` which to cut it, `graddrop` does not
+            fit its losses, or `path` has other columns.
 
     Example:
         >>> monitor = gd.GradientMonitor(
@@ -100,6 +102,7 @@ class GradientMonitor(keras.callbacks.Callback):
         data,
         *,
         every_steps: int = 50,
+        at: str | Sequence[str] | None = None,
         graddrop: SignDropout | None = None,
         path: str | os.PathLike | None = None,
         log_dir: str | os.PathLike | None = None,
@@ -113,6 +116,7 @@ class GradientMonitor(keras.callbacks.Callback):
             )
         self._batches = Batches(data)
         self._every_steps = every_steps
+        self._at = at
         # Without a seed and a name it would draw from Python's generator and
         # count a layer name, and change the models made after the monitor.
         self._graddrop = graddrop or GradDrop(seed=0, name="hypothetical")
@@ -185,7 +189,7 @@ class GradientMonitor(keras.callbacks.Callback):
 
     def _make_measure(self) -> Callable:
         model, graddrop = self.model, self._graddrop
-        probe = make_probe(model)
+        probe = make_probe(model, self._at)
         probe.check(graddrop)
 
         def measure_batch(x, y, sample_weight=None):

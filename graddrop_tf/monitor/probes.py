@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -70,25 +70,49 @@ class Probe(abc.ABC):
         """
 
 
-def make_probe(model: keras.Model) -> Probe:
-    """Returns the probe for a model.
+def make_probe(
+    model: keras.Model, at: str | Sequence[str] | None = None
+) -> Probe:
+    """Returns the probe for a compiled model.
 
     Args:
-        model: A `gd.MultiLossModel`, or a functional model with combiners.
+        model: A `gd.MultiLossModel`, a functional model with combiners, or
+            one without, that is measured `at` a layer.
+        at: As in `gd.GradientMonitor`.
 
     Returns:
         A `Probe`.
 
     Raises:
-        ValueError: If the model is neither.
+        ValueError: If the model is none of these, or has no such layer.
     """
+    if at is not None:
+        return _ModelProbe(_cut(model, at))
     if isinstance(model, MultiLossModel):
         return _ModelProbe(model)
     return _LayerProbe(model)
 
 
+def _cut(model: keras.Model, at: str | Sequence[str]) -> MultiLossModel:
+    """Returns a model of the same layers and losses, cut at some of them."""
+    compiled = model._compile_loss
+    if compiled is None:
+        raise ValueError(
+            "A gd.GradientMonitor needs the losses of `compile`. Received: the "
+            f"model {model.name!r}, which has none."
+        )
+    with model.distribute_strategy.scope():
+        cut = MultiLossModel.from_model(model, at, name=f"{model.name}_cut")
+        cut.compile(
+            keras.optimizers.SGD(name="unused"),
+            compiled._user_loss,
+            compiled._user_loss_weights,
+        )
+    return cut
+
+
 class _ModelProbe(Probe):
-    """Measures at the activations of a `gd.MultiLossModel`."""
+    """Measures at the activations of a compiled `gd.MultiLossModel`."""
 
     def __init__(self, model: MultiLossModel):
         self._model = model
@@ -132,9 +156,10 @@ class _LayerProbe(Probe):
             self._tapped = self._with_taps(model)
         if not self._nums_losses:
             raise ValueError(
-                "A gd.GradientMonitor needs a gd.MultiLossModel, or a "
-                "functional model with combiners such as gd.GradDrop in it. "
-                f"Received: the model {model.name!r}, which is neither."
+                "A gd.GradientMonitor needs a gd.MultiLossModel, a functional "
+                "model with combiners such as gd.GradDrop in it, or the name "
+                'of a layer, `at="..."`. Received: at=None and the model '
+                f"{model.name!r}, which is neither."
             )
 
     def _with_taps(self, model: keras.Model) -> keras.Model:

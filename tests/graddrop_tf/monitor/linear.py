@@ -59,7 +59,10 @@ def linear(form, recipe, W=W, **options):
     """A model whose weights stay as they are; it gives the labels too."""
     inputs = keras.Input([W.shape[1]])
     trunk = keras.layers.Dense(
-        W.shape[1], use_bias=False, kernel_initializer="identity"
+        W.shape[1],
+        use_bias=False,
+        kernel_initializer="identity",
+        name="trunk_dense",
     )
     heads = [
         keras.layers.Dense(1, use_bias=False, name=f"head_{i}")
@@ -79,6 +82,9 @@ def linear(form, recipe, W=W, **options):
             branches = [keras.layers.Concatenate()(b) for b in branches]
         outputs = [h(b) for h, b in zip(heads, branches)]
         model = keras.Model(inputs, outputs)
+    elif form == "plain":
+        features = trunk(inputs)
+        model = keras.Model(inputs, [h(features) for h in heads])
     elif form == "nested":
         features = keras.Input([W.shape[1]])
         (mask,) = [

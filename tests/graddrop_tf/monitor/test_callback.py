@@ -25,7 +25,7 @@ from tests.graddrop_tf.monitor.linear import (
 def everything(form, eager):
     """A model with much that has a state: masks, moving averages, seeds."""
     inputs = keras.Input([6])
-    hidden = keras.layers.Dense(5)(inputs)
+    hidden = keras.layers.Dense(5, name="dense_in")(inputs)
     hidden = keras.layers.BatchNormalization()(hidden)
     hidden = keras.layers.Dropout(0.2)(hidden)
 
@@ -39,6 +39,8 @@ def everything(form, eager):
         model = keras.Model(
             inputs, [head(n, b) for n, b in zip("ab", branches)]
         )
+    elif form == "plain":
+        model = keras.Model(inputs, [head(n, hidden) for n in "ab"])
     else:
         shared = keras.Input([5])
         model = gd.MultiLossModel(
@@ -61,7 +63,9 @@ def three_batches():
     return data.batch(4)
 
 
-@pytest.mark.parametrize(("form", "eager"), [("layer", False), ("model", True)])
+@pytest.mark.parametrize(
+    ("form", "eager"), [("layer", False), ("model", True), ("plain", False)]
+)
 def test_measuring_changes_nothing(form, eager, tmp_path):
     """Weights, moving averages, seeds, steps, Python's random numbers."""
     states = []
@@ -70,7 +74,10 @@ def test_measuring_changes_nothing(form, eager, tmp_path):
         callbacks = []
         if path is not None:
             held = next(iter(three_batches()))
-            callbacks = [gd.GradientMonitor(held, every_steps=1, path=path)]
+            at = "dense_in" if form == "plain" else None
+            callbacks = [
+                gd.GradientMonitor(held, every_steps=1, path=path, at=at)
+            ]
         model = everything(form, eager)
         data = three_batches().shuffle(2, seed=3)
         model.fit(data, verbose=0, shuffle=False, callbacks=callbacks)
