@@ -1,5 +1,9 @@
 """Multi-loss training for Keras: Gradient Sign Dropout and its peers."""
 
+# isort: off
+from graddrop_tf import backend  # noqa: F401, before what needs it
+
+# isort: on
 from graddrop_tf import methods, parsing, random
 from graddrop_tf._version import __version__
 from graddrop_tf.bases.chain import Chain

@@ -254,6 +254,10 @@ class MultiLossModel(RecipeHolder, TrunkAndHeads):
         return cls(**{**config, **layers})
 
 
+# Legacy .h5 files name the class alone.
+keras.saving.get_custom_objects()["MultiLossModel"] = MultiLossModel
+
+
 def _check_compute_loss(model: MultiLossModel) -> None:
     """Raises ValueError where a `compute_loss` of a user is never called."""
     own = getattr(model.compute_loss, "__func__", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 import tensorflow as tf
 
@@ -68,6 +70,17 @@ class RecipeHolder(keras.Model):
         if training and self.trainable_variables and self.recipe != Recipe():
             return reached.warn_outside(outputs, self.name, self.recipe)
         return outputs
+
+    def save(self, filepath, *args, **kwargs):
+        """Saves the model, as Keras does; see `keras.Model.save`."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            warnings.warn(
+                "A legacy .h5 file holds the weights and the recipe, but not "
+                "the steps and the state of its methods: save a .keras file to "
+                f"go on training. Received: {str(filepath)!r}.",
+                stacklevel=2,
+            )
+        super().save(filepath, *args, **kwargs)
 
     @property
     def loss_chunk_size(self) -> int | None:

@@ -23,7 +23,7 @@ _LIBRARY_MAY_IMPORT = {"tensorflow", "keras"}
 # From the ground floor up.
 _FLOORS = {
     "graddrop_tf": [
-        {"_version", "checks", "graph", "random", "replicas"},
+        {"_version", "backend", "checks", "graph", "random", "replicas"},
         {
             "cloning",
             "cut",

@@ -1,12 +1,16 @@
 import importlib.metadata
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import keras
 import pytest
 import tensorflow as tf
 
 import graddrop_tf as gd
+from graddrop_tf import backend
 from graddrop_tf.methods import METHODS
 
 
@@ -28,6 +32,29 @@ def test_versions_are_those_that_private_names_were_seen_in(package):
         return tuple(int(x) for x in text.split(".")[:2])
 
     assert number(low) <= number(package.__version__) < number(high)
+
+
+@pytest.mark.parametrize("name", ["jax", "torch"])
+def test_another_backend_is_refused_in_a_line(name):
+    run = subprocess.run(
+        [sys.executable, "-c", "import graddrop_tf"],
+        env={**os.environ, "KERAS_BACKEND": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: graddrop_tf needs Keras' TensorFlow")
+    assert repr(name) in last
+
+
+def test_another_backend_of_a_keras_that_is_imported(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    backend.check()
+    monkeypatch.setattr(keras.config, "backend", lambda: "openvino")
+    with pytest.raises(ImportError, match="Received: 'openvino'"):
+        backend.check()
 
 
 @pytest.mark.parametrize("name", [n for n in gd.__all__ if n[0] != "_"])
