@@ -37,7 +37,8 @@ class GradientDropout(RandomCombiner):
         **kwargs: `separate`, `name`, `dtype`.
 
     Raises:
-        ValueError: If the rate is out of its range.
+        ValueError: If the rate is out of its range, or `sync_replicas` is
+            given.
 
     Example:
         >>> layer = gd.GradientDropout(num_losses=2, rate=0.1)
@@ -50,6 +51,11 @@ class GradientDropout(RandomCombiner):
         self, num_losses=None, *, rate: float | Schedule = 0.1, **kwargs
     ):
         super().__init__(num_losses, **kwargs)
+        if not self.sync_replicas:
+            raise ValueError(
+                "GradientDropout computes nothing of the batch and has nothing "
+                "to synchronize. Received: sync_replicas=False."
+            )
         self.rate = rate
 
     def combine(self, gradients, activations):
