@@ -121,8 +121,9 @@ def _on_two_replicas(strategy, method, sync):
     with strategy.scope():
         model = models.HEADS.build("baseline")
         model.recipe = made
-        # The sum of the gradients raises the second loss.
-        models.HEADS.compile(model, loss_weights={"a": 5.0, "b": 1.0, "c": 1.0})
+        # The sum of the gradients raises a loss.
+        weights = {"a": 1.0, "b": 3.0, "c": 0.01}
+        models.HEADS.compile(model, loss_weights=weights)
     x, y = models.batch(8)
     model.fit(
         x,
