@@ -73,7 +73,8 @@ class RecipeHolder(keras.Model):
 
     def save(self, filepath, *args, **kwargs):
         """Saves the model, as Keras does; see `keras.Model.save`."""
-        if str(filepath).endswith((".h5", ".hdf5")):
+        is_legacy = str(filepath).endswith((".h5", ".hdf5"))
+        if is_legacy and self.recipe != Recipe():
             warnings.warn(
                 "A legacy .h5 file holds the weights and the recipe, but not "
                 "the steps and the state of its methods: save a .keras file to "

@@ -43,3 +43,4 @@ def test_other_files_are_saved_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         _functional().save(tmp_path / "model.keras")
+        models.Kind("shared").build("baseline").save(tmp_path / "plain.h5")
