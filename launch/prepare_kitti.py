@@ -40,8 +40,22 @@ flags.DEFINE_string(
 def main() -> int:
     """Runs the command."""
     tfds.disable_progress_bar()
-    directory = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
-    print(f"Prepared: {directory}")
+    prepared = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
+    boxes, empty = (
+        prepared.info.metadata.get(name, 0)
+        for name in ("num_boxes", "num_empty_boxes")
+    )
+    frames = prepared.info.splits["train"].num_examples
+    print(
+        f"frames: {frames:,}, boxes: {boxes:,}, without a lidar point: "
+        f"{empty:,}"
+    )
+    if 2 * empty > boxes:
+        print(
+            "Most boxes hold no lidar point: do calib and velodyne belong to "
+            "the same drives?"
+        )
+    print(f"Prepared: {prepared.data_dir}")
     return 0
 
 

@@ -1,7 +1,6 @@
 """Writes KITTI's frames as a data set of TensorFlow Datasets."""
 
 import os
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -47,12 +46,18 @@ class KittiLidar(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, names: Sequence[str]
     ) -> Iterator[tuple[int, examples.Example]]:
-        yield from enumerate(frames.read(self._directory, names))
+        boxes = empty = 0
+        for index, example in enumerate(frames.read(self._directory, names)):
+            boxes += len(example["num_points"])
+            empty += int((example["num_points"] == 0).sum())
+            yield index, example
+        self.info.metadata["num_boxes"] = boxes
+        self.info.metadata["num_empty_boxes"] = empty
 
 
 def prepare(
     directory: str | os.PathLike, data_dir: str | os.PathLike
-) -> pathlib.Path:
+) -> tfds.core.DatasetBuilder:
     """Prepares the frames of a folder, unless they are prepared.
 
     Args:
@@ -60,8 +65,9 @@ def prepare(
         data_dir: Where prepared data sets lie.
 
     Returns:
-        The folder of the data set, for `tfds.builder_from_directory`. It
-        appears when all frames are written; its one split is `train`.
+        The builder of the data set, whose folder appears when all frames are
+        written; its one split is `train`. Its metadata hold `num_boxes` and
+        `num_empty_boxes`, those without a lidar point.
 
     Raises:
         prepared.DataError: If a frame cannot be read, if the data set is
@@ -74,4 +80,4 @@ def prepare(
             f"{builder.data_dir}: holds other frames than {directory}; give "
             "another data directory, or remove this folder."
         )
-    return pathlib.Path(builder.data_dir)
+    return builder

@@ -1,4 +1,5 @@
 import os
+import pathlib
 
 import pytest
 import tensorflow_datasets as tfds
@@ -25,7 +26,13 @@ def test_frames_are_those_of_the_folders(directory, tmp_path, capsys):
         assert command.guarded(prepare_kitti.main, arguments) == 0
         target = tmp_path / "out" / "kitti_lidar" / "1.1.0"
         printed = capsys.readouterr()
-        assert printed.out == f"Prepared: {target}\n"
+        # The car alone holds points, in each frame.
+        assert printed.out.splitlines() == [
+            "frames: 2, boxes: 8, without a lidar point: 6",
+            "Most boxes hold no lidar point: do calib and velodyne belong to "
+            "the same drives?",
+            f"Prepared: {target}",
+        ]
         assert printed.err == ""
     frames = tfds.builder_from_directory(target).as_dataset(split="train")
     examples = list(frames.as_numpy_iterator())
@@ -33,6 +40,15 @@ def test_frames_are_those_of_the_folders(directory, tmp_path, capsys):
     for example in examples:
         name = example["frame"].decode()
         cases.assert_same(example, kitti.read_frame(directory, name))
+
+
+def test_boxes_with_points_are_not_doubted(directory, tmp_path, capsys):
+    label = directory / "label_2" / "000007.txt"
+    label.write_text(label.read_text().splitlines()[0] + "\n")
+    arguments = [f"--kitti_dir={directory}", f"--data_dir={tmp_path / 'out'}"]
+    assert command.guarded(prepare_kitti.main, arguments) == 0
+    first, _ = capsys.readouterr().out.splitlines()
+    assert first == "frames: 1, boxes: 1, without a lidar point: 0"
 
 
 def test_other_frames_are_refused(directory, tmp_path):
@@ -44,7 +60,7 @@ def test_other_frames_are_refused(directory, tmp_path):
 
 def test_a_damaged_data_set_is_refused(directory, tmp_path, capsys, refused):
     arguments = [f"--kitti_dir={directory}", f"--data_dir={tmp_path / 'out'}"]
-    target = builder.prepare(directory, tmp_path / "out")
+    target = pathlib.Path(builder.prepare(directory, tmp_path / "out").data_dir)
     (target / "dataset_info.json").write_text("{")
     capsys.readouterr()
     parts = [f"{target} holds no data set that can be read"]
