@@ -18,9 +18,11 @@ OLDEST = $(shell sed -nE 's/^ +(tensorflow|keras)>=([^,]+),.*/\1==\2/p' setup.cf
 # The tests that use Keras most: whole models, saving, `fit`, `compile`, the graph
 # of a model, optimizers, callbacks, private parts: six to nine minutes a set. All
 # of tests/graddrop_tf takes more than 30 minutes for both.
-CORE := bases/test_state.py monitor/test_callback.py step/test_vector_loss.py \
-  test_any_model.py test_conversion.py test_fitting.py test_inference.py \
-  test_model.py test_package.py test_per_loss.py test_private_parts.py
+CORE := bases/test_state.py monitor/test_callback.py step/test_several_losses.py \
+  step/test_vector_loss.py test_any_model.py test_arguments.py test_cloning.py \
+  test_conversion.py test_fitting.py test_inference.py test_legacy_files.py \
+  test_model.py test_package.py test_per_loss.py test_private_parts.py \
+  test_reached.py test_settings.py
 
 # An environment $(1) for $(2), which needs at most Python 3.$(3).
 define make_venv

@@ -95,6 +95,13 @@ class TrunkAndHeads(keras.Model):
         self._note(inputs)
         return self.given(self.heads(self.trunk(inputs)), training)
 
+    def compute_output_shape(self, input_shape):
+        """Returns the shapes of the outputs."""
+        if self.is_functional:
+            return super().compute_output_shape(input_shape)
+        shape = self.trunk.compute_output_shape(input_shape)
+        return self.heads.compute_output_shape(shape)
+
     def given(self, outputs, training):
         """Returns what a call gives, for a subclass to watch."""
         del training

@@ -232,7 +232,15 @@ def weights_by_output(loss, loss_weights) -> tuple:
 
     Returns:
         The losses, and weights of outputs that are numbers.
+
+    Raises:
+        ValueError: If there are weights and no losses.
     """
+    if loss is None and loss_weights is not None:
+        raise ValueError(
+            "`loss_weights` are weights of the losses of `loss`. Received: "
+            f"loss=None, loss_weights={loss_weights}."
+        )
     if isinstance(loss, VectorLoss):
         if loss_weights is None:
             return loss, None

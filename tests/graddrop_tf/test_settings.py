@@ -161,6 +161,16 @@ def test_other_arguments_are_refused(trunk):
     assert not model.trainable_variables
 
 
+@pytest.mark.parametrize("trunk", ["functional", "built by a batch"])
+def test_the_shapes_of_the_outputs_are_known_before_a_call(trunk):
+    model = KIND.build("graddrop")
+    if trunk != "functional":
+        layers = keras.Sequential([keras.layers.Dense(8)])
+        model = gd.MultiLossModel(layers, model.heads, recipe="graddrop")
+    assert model.compute_output_shape((None, 6)) == [(None, 1)] * 3
+    assert model.compute_output_shape((5, 6)) == [(5, 1)] * 3
+
+
 def test_what_would_be_ignored_later_cannot_be_assigned():
     model = KIND.compiled("gradnorm+clip(1.0)")
     for name, value in [

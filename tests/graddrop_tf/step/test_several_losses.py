@@ -177,6 +177,12 @@ def test_losses_that_are_not_reduced_are_refused(reduction):
         model.train_on_batch(x, _labels(y))
 
 
+def test_weights_without_losses_are_refused():
+    model = gd.MultiLossModel(*_parts())
+    with pytest.raises(ValueError, match="loss=None"):
+        model.compile(_sgd(), loss_weights=[1.0, 2.0])
+
+
 Y_TRUE = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
 Y_PRED = np.array([[0.5, 0.25], [0.25, 0.5], [0.75, 0.5]], np.float32)
 # Squares 1/4, 9/16, 1/16 and 9/16, 1/4, 1/4.
