@@ -33,6 +33,12 @@ def source_of(arguments: tuple) -> keras.Model | None:
     return getattr(outputs[0], _SOURCE, None) if outputs else None
 
 
+def unmark(arguments: tuple) -> None:
+    """Lets the outputs of a clone that is made forget where it comes from."""
+    for output in keras.tree.flatten(arguments[1]):
+        vars(output).pop(_SOURCE, None)
+
+
 def config_of(arguments: tuple) -> dict:
     """Returns the config of a clone, which holds its trunk and its heads.
 

@@ -58,7 +58,7 @@ class RecipeHolder(keras.Model):
         """
         return self.recipe.find(name, self.recipe_state.list_methods(), index)
 
-    def given(self, outputs, training):
+    def watch_outputs(self, outputs, training):
         """Returns the outputs of a call; in training they may warn.
 
         The model's own step calls trunk and heads, not the model.

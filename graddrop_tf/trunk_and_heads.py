@@ -93,7 +93,7 @@ class TrunkAndHeads(keras.Model):
         # Keras hands `training` on, and masks with the inputs.
         del mask
         self._note(inputs)
-        return self.given(self.heads(self.trunk(inputs)), training)
+        return self.watch_outputs(self.heads(self.trunk(inputs)), training)
 
     def compute_output_shape(self, input_shape):
         """Returns the shapes of the outputs."""
@@ -102,7 +102,7 @@ class TrunkAndHeads(keras.Model):
         shape = self.trunk.compute_output_shape(input_shape)
         return self.heads.compute_output_shape(shape)
 
-    def given(self, outputs, training):
+    def watch_outputs(self, outputs, training):
         """Returns what a call gives, for a subclass to watch."""
         del training
         return outputs
@@ -232,7 +232,7 @@ def _call_functional(self, inputs, training=None, mask=None, **kwargs):
     outputs = Functional.call(
         self, inputs, training=training, mask=mask, **kwargs
     )
-    return self.given(outputs, training)
+    return self.watch_outputs(outputs, training)
 
 
 @functools.cache
@@ -254,6 +254,8 @@ def _functional(cls: type) -> type:
     def init(self, *args, **kwargs):
         if cloning.source_of(args) is None:
             super(form, self).__init__(*args, **kwargs)
+        else:
+            cloning.unmark(args)
 
     def run_through_graph(self, *args, **kwargs):
         outputs = super(form, self)._run_through_graph(*args, **kwargs)

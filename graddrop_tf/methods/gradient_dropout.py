@@ -38,7 +38,7 @@ class GradientDropout(RandomCombiner):
 
     Raises:
         ValueError: If the rate is out of its range, or `sync_replicas` is
-            given.
+            False.
 
     Example:
         >>> layer = gd.GradientDropout(num_losses=2, rate=0.1)

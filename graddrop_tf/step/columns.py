@@ -52,7 +52,8 @@ def function_of(loss: Function | keras.losses.Loss | str) -> Function:
             )
         if not _is_of_keras(type(known)):
             return known.call
-        name, function = known.fn.__name__, known.call
+        name = getattr(known, "fn", known.call).__name__
+        function = known.call
     elif _is_of_keras(known):
         name, function = known.__name__, known
     else:

@@ -1,5 +1,8 @@
 """`keras.models.clone_model` makes a model with the same recipe."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -109,6 +112,16 @@ def test_arguments_of_a_subclass_and_chunks_are_kept():
     again = keras.models.clone_model(clone)
     assert again.note == "kept"
     assert again.recipe_state is not clone.recipe_state
+
+
+def test_a_clone_does_not_keep_the_model_that_it_was_made_of():
+    model = WAYS["functional"](gd.MultiLossModel)
+    clone = keras.models.clone_model(model)
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+    assert clone.recipe.global_clipnorm == 2.0
 
 
 def test_layers_come_from_the_functions_that_keras_is_given():

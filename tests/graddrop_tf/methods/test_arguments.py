@@ -48,22 +48,18 @@ VALUES = {
 }
 
 
-def _trained(method, **arguments):
-    """Returns the weights after three epochs of two batches."""
-    recipe = gd.Recipe.of(METHODS[method](**arguments))
-    model = models.HEADS.build("baseline")
-    model.recipe = recipe
-    models.HEADS.compile(model)
-    x, y = models.batch(16)
-    model.fit(
-        x,
-        models.HEADS.labels(y),
-        batch_size=8,
-        epochs=3,
-        shuffle=False,
-        verbose=0,
-    )
+def _trained(model, size=16):
+    """Returns the weights after three epochs of batches of eight."""
+    x, y = models.batch(size)
+    y = models.HEADS.labels(y)
+    model.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
     return models.trainable(model)
+
+
+def _trained_by(method, **arguments):
+    model = models.HEADS.build("baseline")
+    model.recipe = METHODS[method](**arguments)
+    return _trained(models.HEADS.compile(model))
 
 
 def test_every_argument_has_a_test():
@@ -81,7 +77,7 @@ def test_every_argument_has_a_test():
 def test_an_argument_acts(method, argument):
     first, second, others = VALUES[method, argument]
     weights = [
-        _trained(method, **others, **{argument: value})
+        _trained_by(method, **others, **{argument: value})
         for value in (first, second)
     ]
     assert models.largest_difference(*weights) > 1e-6
@@ -91,7 +87,7 @@ def test_an_argument_acts(method, argument):
 def test_the_number_of_losses_is_checked(method):
     made = METHODS[method](num_losses=T + 1)
     with pytest.raises(ValueError, match=f"num_losses={T + 1}"):
-        _trained(method, num_losses=T + 1)
+        _trained_by(method, num_losses=T + 1)
     a = tf.ones([2, 4])
     assert len(made(a)) == T + 1
     with pytest.raises(ValueError, match="needs `num_losses`"):
@@ -114,26 +110,16 @@ def test_a_list_is_separate_or_shared_as_one_says(method):
 
 
 def _on_two_replicas(strategy, method, sync):
-    """Returns the weights of the trunk after a step on unlike halves."""
+    """Returns the weights after training on unlike halves."""
     seeded = "seed" in constructor_arguments(METHODS[method])
     seed = {"seed": 1} if seeded else {}
-    made = METHODS[method](sync_replicas=sync, **seed)
     with strategy.scope():
         model = models.HEADS.build("baseline")
-        model.recipe = made
+        model.recipe = METHODS[method](sync_replicas=sync, **seed)
         # The sum of the gradients raises a loss.
         weights = {"a": 1.0, "b": 3.0, "c": 0.01}
         models.HEADS.compile(model, loss_weights=weights)
-    x, y = models.batch(8)
-    model.fit(
-        x,
-        models.HEADS.labels(y),
-        batch_size=8,
-        epochs=3,
-        shuffle=False,
-        verbose=0,
-    )
-    return models.trainable(model.trunk)
+    return _trained(model, size=8)
 
 
 @pytest.mark.parametrize("method", [c for c in COMBINERS if c not in DRAWS])

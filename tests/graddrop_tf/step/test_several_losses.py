@@ -267,6 +267,7 @@ def test_a_loss_of_the_users_own_class():
         ("categorical_crossentropy", "compares the columns"),
         (keras.losses.CosineSimilarity(), "compares the columns"),
         (keras.losses.kl_divergence, "compares the columns"),
+        (keras.losses.Loss(), "compares the columns"),
         ("msee", "or a Keras loss or its name.*'msee'"),
         (keras.losses.MeanSquaredError("sum"), "reduction='sum'"),
         (
