@@ -6,7 +6,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
+
+# The call that is going on, and which layer or model it entered by.
+from keras.src.backend.common.global_state import get_global_attribute
 
 
 class Arrivals:
@@ -55,39 +59,48 @@ class Arrivals:
             )
 
 
-def warn_outside(outputs, name: str, recipe):
-    """Returns outputs that warn when a gradient reaches them.
+def untold(training: bool | None) -> keras.layers.Layer | None:
+    """Returns the model that cannot tell its layers that they are trained.
+
+    Its `call` has no argument `training`, so that `fit` does not give it one,
+    and Keras has none to hand on.
 
     Args:
-        outputs: Outputs of a model that is called as a layer, in training.
-        name: Its name.
-        recipe: Its recipe.
+        training: What the layer that asks was told.
+    """
+    context = get_global_attribute("current_call_ctx")
+    model = getattr(context, "entry_layer", None)
+    if training is not None or model is None or model._call_has_training_arg:
+        return None
+    return model
+
+
+def warn_on_gradient(tensors, message: str):
+    """Returns tensors that warn when a gradient reaches them.
+
+    Args:
+        tensors: A structure of tensors.
+        message: The warning.
     """
 
     @tf.custom_gradient
     def identity(value):
         def grad(gradient):
-            warnings.warn(
-                f"{name!r} is trained from outside, by the plain sum: its "
-                f"recipe '{recipe}' takes no part. Call `fit` of {name!r} "
-                "itself, or cut the outer model by "
-                "`gd.MultiLossModel.from_model`.",
-                stacklevel=2,
-            )
+            warnings.warn(message, stacklevel=2)
             return gradient
 
         return tf.identity(value), grad
 
-    def watched(output):
-        if not isinstance(output, tf.Tensor) or not output.dtype.is_floating:
-            return output
-        copy = identity(output)
-        mask = getattr(output, "_keras_mask", None)
+    def watched(tensor):
+        if not isinstance(tensor, tf.Tensor) or not tensor.dtype.is_floating:
+            return tensor
+        copy = identity(tensor)
+        mask = getattr(tensor, "_keras_mask", None)
         if mask is not None:
             copy._keras_mask = mask
         return copy
 
-    return tf.nest.map_structure(watched, outputs)
+    return tf.nest.map_structure(watched, tensors)
 
 
 def check_losses(

@@ -67,9 +67,17 @@ class RecipeHolder(keras.Model):
             outputs: What the model gives.
             training: Whether it is trained, not by its own step.
         """
-        if training and self.trainable_variables and self.recipe != Recipe():
-            return reached.warn_outside(outputs, self.name, self.recipe)
-        return outputs
+        is_trained = training or reached.untold(training) is not None
+        has_recipe = self.trainable_variables and self.recipe != Recipe()
+        if not (is_trained and has_recipe):
+            return outputs
+        return reached.warn_on_gradient(
+            outputs,
+            f"{self.name!r} is trained from outside, by the plain sum: its "
+            f"recipe '{self.recipe}' takes no part. Call `fit` of "
+            f"{self.name!r} itself, or cut the outer model by "
+            "`gd.MultiLossModel.from_model`.",
+        )
 
     def save(self, filepath, *args, **kwargs):
         """Saves the model, as Keras does; see `keras.Model.save`."""

@@ -67,12 +67,19 @@ class Branching(Configurable):
         self.loss_names = None if names is None else tuple(names)
         self._known_losses = num_losses
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, training=None):
         """Returns a branch of the activations for each loss."""
         num_losses, place = self._count(inputs), self.place_of(inputs)
         branches = place.of_each(num_losses)
         if training:
             branches = _branch_off(self, place, branches, self.next_step())
+        elif (model := reached.untold(training)) is not None:
+            branches = reached.warn_on_gradient(
+                branches,
+                f"{self.name!r} is not told that it is trained, and passes all "
+                f"gradients: give `call` of {model.name!r} the argument "
+                "`training=None`, which Keras hands on to all layers.",
+            )
         return self._packed(branches, place)
 
     def branches_of(self, inputs: Structure, outputs: Structure) -> list:

@@ -52,7 +52,8 @@ class Combiner(Branching):
     Call arguments:
         inputs: The activations.
         training: Whether gradients are rewritten. Without training the layer
-            returns its inputs and adds no operation.
+            returns its inputs and adds no operation. It warns where a model
+            is trained whose `call` takes no `training`.
 
     Input shape:
         `[batch, ...]`, or a structure of such tensors; a list of T of them

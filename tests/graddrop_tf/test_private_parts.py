@@ -75,6 +75,21 @@ def _spec_of_replicas():
     return strategy.experimental_distribute_dataset(data).element_spec
 
 
+def _entry_layer(context):
+    """Returns the name of the layer by which a call entered."""
+    seen = []
+
+    class Inner(keras.layers.Layer):
+        def call(self, inputs):
+            seen.append(context().entry_layer.name)
+            return inputs
+
+    inputs = keras.Input([1])
+    model = keras.Model(inputs, Inner()(inputs), name="entered")
+    model(tf.zeros([1, 1]))
+    return seen[-1]
+
+
 def _takes(*args, **kwargs):
     """Returns a check that a function takes these arguments."""
     return lambda function: inspect.signature(function).bind(*args, **kwargs)
@@ -101,6 +116,18 @@ _PARTS = [
         "keras.src.trainers.compile_utils.CompileLoss",
         lambda: importlib.import_module("keras.src.trainers.compile_utils"),
         _takes("mse", None, output_names=["a"]),
+    ),
+    Part(
+        "keras.src.backend.common.global_state.get_global_attribute",
+        lambda: importlib.import_module(
+            "keras.src.backend.common.global_state"
+        ),
+        lambda get: _entry_layer(lambda: get("current_call_ctx")) == "entered",
+    ),
+    Part(
+        "_call_has_training_arg",
+        lambda: keras.layers.Dropout(0.5),
+        lambda has: has and not keras.layers.Flatten()._call_has_training_arg,
     ),
     # The graph of a functional model.
     Part(

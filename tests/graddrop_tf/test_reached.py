@@ -160,6 +160,67 @@ def test_a_model_that_is_trained_from_outside(trunk, eagerly):
     assert not _texts(_fit(ahead, 3, run_eagerly=eagerly))
 
 
+class Untold(keras.Model):
+    """A model whose `call` takes no `training`."""
+
+    def __init__(self, inner, heads):
+        super().__init__(name="untold")
+        self.inner, self.heads = inner, heads
+        self.first = L.Dense(6)
+
+    def call(self, inputs):
+        branches = self.inner(self.first(inputs))
+        pairs = zip(self.heads, branches, strict=True)
+        return [head(branch) for head, branch in pairs]
+
+
+class Told(Untold):
+    """A model that takes it, and leaves the rest to Keras."""
+
+    def call(self, inputs, training=None):
+        del training
+        return super().call(inputs)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_a_layer_that_is_not_told_of_training(eagerly, tmp_path):
+    def make(cls):
+        layer = gd.GradDrop(num_losses=2, name="drop")
+        return cls(layer, [L.Dense(1), L.Dense(1)])
+
+    model = make(Untold)
+    (text,) = _texts(_fit(model, run_eagerly=eagerly))
+    assert "'drop' is not told" in text
+    assert "`call` of 'untold'" in text
+    assert int(model.inner.step) == 0
+    x, _ = models.batch()
+    assert not _texts(lambda: model.predict(x, verbose=0))
+    told = make(Told)
+    assert not _texts(_fit(told, run_eagerly=eagerly))
+    assert int(told.inner.step) == 2
+
+
+def test_a_model_inside_of_one_that_is_not_told_of_training():
+    def make(recipe):
+        inner = KIND.build(recipe)
+        return Untold(inner, [L.Dense(1) for _ in range(3)])
+
+    (text,) = _texts(_fit(make("graddrop"), 3))
+    assert "is trained from outside" in text
+    assert not _texts(_fit(make("baseline"), 3))
+
+
+def test_calls_that_no_model_makes_are_not_watched():
+    x = tf.ones([2, 3])
+    layer = gd.GradDrop(num_losses=2)
+    assert all(branch is x for branch in layer(x))
+    assert all(branch is x for branch in layer.call(x))
+    inputs = keras.Input([6])
+    model = keras.Model(inputs, gd.GradDrop(num_losses=2)(inputs))
+    given = model(x := tf.ones([2, 6]))
+    assert all(branch is x for branch in given)
+
+
 def _saliency(model, x):
     x = tf.constant(x)
     with tf.GradientTape() as tape:
