@@ -134,6 +134,16 @@ def test_tasks_without_names_are_numbered_behind_their_output():
     assert model.recipe_state.loss_names == ("pair_0", "pair_1", "third")
 
 
+def test_the_name_of_a_vector_is_that_of_an_output_without_one():
+    _, heads = _parts()
+    trunk = keras.Sequential([L.Dense(8)])
+    model = gd.MultiLossModel(trunk, heads, recipe="graddrop")
+    model.compile(_sgd(), [gd.VectorLoss("mse", name="face"), "mae"])
+    x, y = models.batch()
+    logs = model.train_on_batch(x, _labels(y), return_dict=True)
+    assert {"face_0_loss", "face_1_loss", "mae_loss"} < {*logs}
+
+
 def test_an_output_without_a_loss_beside_a_vector():
     model = gd.MultiLossModel(*_parts(), recipe="graddrop")
     model.compile(_sgd(), [VECTOR, None])
