@@ -82,6 +82,24 @@ def test_a_recipe_clips_with_every_optimizer(name, eagerly):
     assert _length_of_a_step(model) > 0.01
 
 
+def test_a_recipe_clips_the_accumulated_gradient_under_a_loss_scale():
+    """Not that of each micro-batch, whose directions differ."""
+    weights = []
+    for scaled in (False, True):
+        optimizer = _sgd(gradient_accumulation_steps=2)
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, initial_scale=64.0
+            )
+        model = KIND.compiled("clip(0.01)", optimizer)
+        for seed in (0, 1):
+            KIND.train(model, seed=seed)
+        weights.append(models.trainable(model))
+    assert models.largest_difference(*weights) < 1e-7
+    start = models.trainable(KIND.build("clip(0.01)"))
+    assert models.largest_difference(weights[0], start) > 1e-5
+
+
 @pytest.mark.parametrize("name", ["keras", "hands_on"])
 def test_a_recipe_clips_on_replicas(name, mirrored):
     """The clipped sum of all replicas' gradients, not that of clipped ones."""
