@@ -54,9 +54,24 @@ def config_of(arguments: tuple) -> dict:
     if len(layers) != 2:
         raise ValueError(
             f"A clone of {source.name!r} has one layer for its trunk and one "
-            "for its heads: a `call_function` must call the layer that it is "
-            "given, and no other. Received: calls of "
-            f"{[layer.name for layer in layers]}."
+            "for its heads: `input_tensors` must be inputs, and a "
+            "`call_function` must call the layer that it is given, and no "
+            f"other. Received: calls of {[layer.name for layer in layers]}."
         )
     trunk, heads = layers
+    trunk = _on_inputs(trunk, arguments[0])
     return {**source.get_config(), "trunk": trunk, "heads": heads}
+
+
+def _on_inputs(trunk: keras.Model, inputs) -> keras.Model:
+    """Returns a trunk of the same layers on the inputs that a clone has."""
+
+    def specs(tensors):
+        return [(t.shape, t.dtype, t.name) for t in keras.tree.flatten(tensors)]
+
+    if specs(getattr(trunk, "inputs", None) or inputs) == specs(inputs):
+        # Keras' copies of its inputs are not sparse, ragged or optional.
+        return trunk
+    return keras.models.clone_model(
+        trunk, input_tensors=inputs, clone_function=lambda layer: layer
+    )

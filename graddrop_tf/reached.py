@@ -52,9 +52,10 @@ class Arrivals:
         if missing:
             warnings.warn(
                 f"No gradient reaches the branches {missing} of {count}, "
-                f"counted from 0, of {self._name!r}: no loss depends on them. "
+                f"counted from 0, of {self._name!r}, which counts as zero. "
                 "Give each head the branch of its loss, not the layer's input "
-                "or the branch of another.",
+                "or the branch of another, and take the gradient of the sum "
+                "of all losses.",
                 stacklevel=2,
             )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+import weakref
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
@@ -24,6 +26,9 @@ class RecipeHolder(keras.Model):
 
     recipe_state: RecipeState
 
+    # The optimizer to which the recipe's clip is attached, if any.
+    _clipped: Callable = staticmethod(lambda: None)
+
     @property
     def recipe(self) -> Recipe:
         """The recipe that the model trains by.
@@ -35,13 +40,14 @@ class RecipeHolder(keras.Model):
 
     @recipe.setter
     def recipe(self, value: Recipe | Combiner | Weighting | str | None):
+        before = self.recipe_state
         with self.distribute_strategy.scope():
-            self._hold(Recipe.of(value).make_state())
-        # It would take the steps of the recipe before.
-        self.train_function = None
-        if self.compiled:
-            self._set_losses()
-            self._clip()
+            state = Recipe.of(value).make_state()
+        try:
+            self._exchange(state)
+        except ValueError:
+            self._exchange(before)
+            raise
 
     def method(self, name: str, index: int = 0) -> Weighting | Combiner:
         """Returns a method of the recipe, whose numbers may be assigned.
@@ -73,8 +79,8 @@ class RecipeHolder(keras.Model):
             return outputs
         return reached.warn_on_gradient(
             outputs,
-            f"{self.name!r} is trained from outside, by the plain sum: its "
-            f"recipe '{self.recipe}' takes no part. Call `fit` of "
+            f"A gradient reaches {self.name!r} from outside, where its recipe "
+            f"'{self.recipe}' takes no part. To train by it, call `fit` of "
             f"{self.name!r} itself, or cut the outer model by "
             "`gd.MultiLossModel.from_model`.",
         )
@@ -120,6 +126,15 @@ class RecipeHolder(keras.Model):
         state = {id(v) for v in self.recipe_state.variables}
         return [w for w in super().weights if id(w) not in state]
 
+    def _exchange(self, state: RecipeState) -> None:
+        """Goes on by the state of another recipe."""
+        self._hold(state)
+        # It would take the steps of the recipe before.
+        self.train_function = None
+        if self.compiled:
+            self._set_losses()
+            self._clip()
+
     def _hold(self, state: RecipeState) -> None:
         """Takes the state of a recipe in place of the one before."""
         self._check_chunks(self.loss_chunk_size, state)
@@ -161,7 +176,10 @@ class RecipeHolder(keras.Model):
                     f"{type(self.optimizer).__name__}."
                 )
             clipnorm = None
-        clipping.clip_after_reduction(self.optimizer, clipnorm)
+        # A clip that a user attached stays.
+        if clipnorm is not None or self._clipped() is self.optimizer:
+            clipping.clip_after_reduction(self.optimizer, clipnorm)
+            self._clipped = weakref.ref(self.optimizer)
 
     def _clipnorm_of_step(self) -> float | None:
         """Returns the norm at which the step clips, None where it does not."""

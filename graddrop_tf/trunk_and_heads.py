@@ -95,12 +95,18 @@ class TrunkAndHeads(keras.Model):
         self._note(inputs)
         return self.watch_outputs(self.heads(self.trunk(inputs)), training)
 
+    def compute_output_spec(self, *args, **kwargs):
+        """Returns the shapes and dtypes of the outputs."""
+        if self.is_functional:
+            return super().compute_output_spec(*args, **kwargs)
+        # Past `Layer`, which would ask for the shapes alone.
+        return keras.Operation.compute_output_spec(self, *args, **kwargs)
+
     def compute_output_shape(self, input_shape):
         """Returns the shapes of the outputs."""
-        if self.is_functional:
-            return super().compute_output_shape(input_shape)
-        shape = self.trunk.compute_output_shape(input_shape)
-        return self.heads.compute_output_shape(shape)
+        inputs = keras.tree.map_shape_structure(keras.KerasTensor, input_shape)
+        outputs = self.compute_output_spec(inputs)
+        return keras.tree.map_structure(lambda t: t.shape, outputs)
 
     def watch_outputs(self, outputs, training):
         """Returns what a call gives, for a subclass to watch."""

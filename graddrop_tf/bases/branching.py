@@ -76,9 +76,10 @@ class Branching(Configurable):
         elif (model := reached.untold(training)) is not None:
             branches = reached.warn_on_gradient(
                 branches,
-                f"{self.name!r} is not told that it is trained, and passes all "
-                f"gradients: give `call` of {model.name!r} the argument "
-                "`training=None`, which Keras hands on to all layers.",
+                f"{self.name!r} passes all gradients, as it is not told "
+                f"whether it is trained. To train by it, give `call` of "
+                f"{model.name!r} the argument `training=None`, which Keras "
+                "hands on to all layers.",
             )
         return self._packed(branches, place)
 

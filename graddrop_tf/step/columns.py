@@ -55,7 +55,8 @@ def function_of(loss: Function | keras.losses.Loss | str) -> Function:
         name = getattr(known, "fn", known.call).__name__
         function = known.call
     elif _is_of_keras(known):
-        name, function = known.__name__, known
+        name = getattr(known, "__name__", type(known).__name__)
+        function = known
     else:
         return known
     if name not in _BY_COLUMN:

@@ -58,19 +58,6 @@ class _Alignment(CompileLoss):
         self._flat_losses = [root]
         self._metrics.clear()
 
-    def names(self, outputs) -> list[str]:
-        """Returns the names of the losses of outputs, in their order."""
-        self.build(outputs, outputs)
-        names = []
-        for i in self.order(outputs):
-            loss, name = self.terms[i].loss, self.terms[i].name
-            if not isinstance(loss, VectorLoss):
-                names.append(name)
-                continue
-            own = loss.names_for(_at(self.terms[i].path, outputs))
-            names += own if loss.names else [f"{name}_{j}" for j in own]
-        return names
-
     def order(self, outputs) -> list[int]:
         """Returns the losses' indices in the order of the outputs.
 
@@ -121,7 +108,7 @@ class PerLossCompileLoss(CompileLoss):
     def __init__(self, loss, loss_weights, output_names, outputs):
         super().__init__(loss, loss_weights, output_names=output_names)
         _check_reductions(keras.tree.flatten(loss))
-        self._alignment = self._align()
+        self._alignment = self._align(loss_weights)
         self.loss_names: tuple[str, ...] | None = None
         if outputs is not None:
             self._name_losses(outputs)
@@ -136,21 +123,40 @@ class PerLossCompileLoss(CompileLoss):
             self._tracker.add_to_store("metrics", _LossMeans(names))
 
     def _names(self, outputs) -> list[str]:
-        try:
-            return self._align().names(outputs)
-        except (KeyError, TypeError, ValueError) as error:
-            shapes = keras.tree.map_structure(lambda o: tuple(o.shape), outputs)
-            raise ValueError(
-                "`loss` must be one for all outputs, or one for each: a list, "
-                "or a dict with their names. Received: "
-                f"{self._user_loss} for outputs of shapes {shapes}."
-            ) from error
+        shapes = keras.tree.map_structure(lambda o: tuple(o.shape), outputs)
+        terms = self._terms(
+            None,
+            outputs,
+            "`loss` must be one for all outputs, or one for each: a list, or a "
+            f"dict with their names. Received: {self._user_loss} for outputs "
+            f"of shapes {shapes}.",
+        )
+        weights = self._user_loss_weights
+        self._terms(
+            weights,
+            outputs,
+            "`loss_weights` must be one number for each loss, in the structure "
+            f"of `loss`. Received: {weights}.",
+        )
+        return _names_of(terms, outputs)
 
-    def _align(self) -> _Alignment:
+    def _terms(self, loss_weights, outputs, message: str) -> list:
+        """Returns the losses of the outputs, in their order.
+
+        Raises:
+            ValueError: With the message, if Keras refuses them.
+        """
+        alignment = self._align(loss_weights)
+        try:
+            alignment.build(outputs, outputs)
+            order = alignment.order(outputs)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(message) from error
+        return [alignment.terms[i] for i in order]
+
+    def _align(self, loss_weights) -> _Alignment:
         return _Alignment(
-            self._user_loss,
-            self._user_loss_weights,
-            output_names=self.output_names,
+            self._user_loss, loss_weights, output_names=self.output_names
         )
 
     @property
@@ -241,6 +247,41 @@ class PerLossCompileLoss(CompileLoss):
         joined = tf.concat([tf.reshape(v, [-1]) for v in values], axis=0)
         for metric in self.metrics:
             metric.update_state(replicas.unscale_loss(joined), counts)
+
+
+def _names_of(terms, outputs) -> list[str]:
+    """Returns the names of losses; those of vectors tell all losses apart.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    own = [
+        term.loss.names_for(_at(term.path, outputs))
+        if isinstance(term.loss, VectorLoss)
+        else None
+        for term in terms
+    ]
+
+    def joined(is_short: bool) -> list[str]:
+        names = []
+        for term, of_vector in zip(terms, own, strict=True):
+            if of_vector is None:
+                names.append(term.name)
+            elif is_short and term.loss.names:
+                names += of_vector
+            else:
+                names += [f"{term.name}_{name}" for name in of_vector]
+        return names
+
+    if all(of_vector is None for of_vector in own):
+        return joined(is_short=False)
+    for names in map(joined, (True, False)):
+        if len(names) == len(set(names)):
+            return names
+    raise ValueError(
+        "Each loss needs a name of its own: give each gd.VectorLoss `names`, "
+        f"or another `name`. Received: {names}."
+    )
 
 
 def _at(path, structure):

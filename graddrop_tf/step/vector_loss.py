@@ -241,26 +241,37 @@ def weights_by_output(loss, loss_weights) -> tuple:
             "`loss_weights` are weights of the losses of `loss`. Received: "
             f"loss=None, loss_weights={loss_weights}."
         )
-    if isinstance(loss, VectorLoss):
-        if loss_weights is None:
-            return loss, None
+    if isinstance(loss, VectorLoss) and loss_weights is not None:
         return loss.with_loss_weights(loss_weights), None
-    is_dict = isinstance(loss, dict) and isinstance(loss_weights, dict)
-    if is_dict:
-        keys = [key for key in loss if key in loss_weights]
-    elif isinstance(loss, list) and isinstance(loss_weights, (list, tuple)):
-        keys = range(min(len(loss), len(loss_weights)))
-    else:
-        return loss, loss_weights
-    copies = loss.copy(), (dict if is_dict else list)(loss_weights)
-    losses, weights = copies
-    for key in keys:
-        vector, given = losses[key], weights[key]
-        if isinstance(vector, VectorLoss) and not (
-            given is None or is_number(given)
-        ):
-            losses[key], weights[key] = vector.with_loss_weights(given), 1.0
-    return losses, weights
+    return _weights_inside(loss, loss_weights)
+
+
+def _weights_inside(loss, loss_weights) -> tuple:
+    """Does the same in lists and dicts, where a number stays Keras'."""
+    if isinstance(loss, VectorLoss):
+        if loss_weights is None or is_number(loss_weights):
+            return loss, loss_weights
+        return loss.with_loss_weights(loss_weights), 1.0
+    if isinstance(loss, dict) and isinstance(loss_weights, dict):
+        inside = {
+            key: _weights_inside(loss[key], weights)
+            for key, weights in loss_weights.items()
+            if key in loss
+        }
+        return (
+            {**loss, **{key: pair[0] for key, pair in inside.items()}},
+            {**loss_weights, **{key: pair[1] for key, pair in inside.items()}},
+        )
+    kinds = (list, tuple)
+    if isinstance(loss, kinds) and isinstance(loss_weights, kinds):
+        pairs = zip(loss, loss_weights, strict=False)
+        inside = [_weights_inside(*pair) for pair in pairs]
+        count = len(inside)
+        return (
+            [*(pair[0] for pair in inside), *loss[count:]],
+            [*(pair[1] for pair in inside), *loss_weights[count:]],
+        )
+    return loss, loss_weights
 
 
 def _per_example(value: tf.Tensor, name: str) -> tf.Tensor:

@@ -145,9 +145,24 @@ def test_layers_come_from_the_functions_that_keras_is_given():
     assert called == [model.trunk.name, model.heads.name]
     assert copy.trunk is model.trunk
     _check_recipe(copy)
-    inputs = keras.Input([6], name="others")
+
+
+@pytest.mark.parametrize("way", ["functional", "sequential"])
+def test_a_clone_on_inputs_that_are_given(way):
+    model = WAYS[way](gd.MultiLossModel)
+    inputs = keras.Input([6], batch_size=4, name="others")
     copy = keras.models.clone_model(model, input_tensors=inputs)
     _check_recipe(copy)
+    assert copy.inputs[0].name == "others"
+    assert copy.outputs[0].shape == (4, 1)
+    copy.set_weights(model.get_weights())
+    x, _ = models.batch(4)
+    pairs = zip(copy(x), model(x), strict=True)
+    for ours, right in pairs:
+        np.testing.assert_allclose(ours, right, rtol=1e-6)
+    behind = L.Dense(6)(keras.Input([2]))
+    with pytest.raises(ValueError, match="`input_tensors` must be inputs"):
+        keras.models.clone_model(model, input_tensors=behind)
 
 
 @pytest.mark.parametrize("num_outputs", [1, 3])

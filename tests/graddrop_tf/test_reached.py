@@ -190,7 +190,7 @@ def test_a_layer_that_is_not_told_of_training(eagerly, tmp_path):
 
     model = make(Untold)
     (text,) = _texts(_fit(model, run_eagerly=eagerly))
-    assert "'drop' is not told" in text
+    assert "'drop' passes all gradients" in text
     assert "`call` of 'untold'" in text
     assert int(model.inner.step) == 0
     x, _ = models.batch()
@@ -206,7 +206,7 @@ def test_a_model_inside_of_one_that_is_not_told_of_training():
         return Untold(inner, [L.Dense(1) for _ in range(3)])
 
     (text,) = _texts(_fit(make("graddrop"), 3))
-    assert "is trained from outside" in text
+    assert "from outside" in text
     assert not _texts(_fit(make("baseline"), 3))
 
 

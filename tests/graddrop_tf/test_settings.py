@@ -179,6 +179,70 @@ def test_other_arguments_are_refused(trunk):
     assert not model.trainable_variables
 
 
+def test_a_clip_that_a_user_attaches_stays():
+    model = KIND.build("graddrop(seed=1)")
+    optimizer = _sgd()
+    gd.clip_after_reduction(optimizer, 0.01)
+    KIND.compile(model, optimizer)
+    assert _length_of_a_step(model) == pytest.approx(0.001, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (gd.GradDrop(leak=[0.1, 0.2]), "2 values for 3 losses"),
+        (gd.GradDrop(leak={"zz": 1.0}), "names no such loss"),
+        ("no_method", "no_method"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_changes_nothing(recipe, said):
+    model = KIND.compiled("graddrop(seed=1)+clip(0.01)", _sgd())
+    KIND.train(model)
+    state = model.recipe_state
+    with pytest.raises(ValueError, match=said):
+        model.recipe = recipe
+    assert model.recipe_state is state
+    assert _length_of_a_step(model) == pytest.approx(0.001, rel=1e-4)
+    assert int(state.combiner.step) == 2
+
+
+@keras.saving.register_keras_serializable("graddrop_tf_tests")
+class WithoutShapes(keras.layers.Layer):
+    """A layer of the user's own, whose output shape only a call tells."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(8)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_a_trunk_without_output_shapes_is_saved_and_called(tmp_path):
+    model = gd.MultiLossModel(
+        WithoutShapes(), KIND.build("baseline").heads, recipe="graddrop"
+    )
+    KIND.compile(model)
+    KIND.train(model)
+    x, _ = models.batch()
+    expected = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for ours, right in zip(loaded.predict(x, verbose=0), expected, strict=True):
+        np.testing.assert_array_equal(ours, right)
+    clone = keras.models.clone_model(model)
+    assert clone.recipe.method_names == ("graddrop",)
+    assert [t.shape for t in model(keras.Input([6]))] == [(None, 1)] * 3
+    assert model.compute_output_shape((5, 6)) == [(5, 1)] * 3
+
+
+def test_outputs_have_their_own_dtypes_before_a_call():
+    keras.config.set_dtype_policy("mixed_float16")
+    heads = keras.layers.Dense(2, dtype="float32")
+    model = gd.MultiLossModel(keras.Sequential([keras.layers.Dense(8)]), heads)
+    assert model(keras.Input([6])).dtype == "float32"
+
+
 @pytest.mark.parametrize("trunk", ["functional", "built by a batch"])
 def test_the_shapes_of_the_outputs_are_known_before_a_call(trunk):
     model = KIND.build("graddrop")

@@ -102,6 +102,67 @@ def test_leaks_and_weights_by_name(chunks):
     assert models.largest_difference(weights, expected) < 1e-6
 
 
+STRUCTURES = {
+    "tuple": (lambda a, b: (a, b), {}),
+    "dict": (lambda a, b: {"pair": a, "third": b}, {}),
+    "nested": (lambda a, b: {"u": [a], "v": b}, {"nested": True}),
+}
+
+
+@pytest.mark.parametrize("form", STRUCTURES)
+def test_weights_of_the_tasks_in_any_structure(form):
+    pack, options = STRUCTURES[form]
+    trunk, heads = _parts()
+    if options:
+        pair, third = heads.output
+        heads = keras.Model(heads.input, pack(pair, third))
+    model = gd.MultiLossModel(trunk, heads)
+    model.compile(
+        _sgd(), pack(VECTOR, "mse"), loss_weights=pack([3.0, 1.0], 0.25)
+    )
+    x, y = models.batch()
+    given = pack(*_labels(y)) if form != "tuple" else _labels(y)
+    weights, _ = _trained(model, x, given)
+    expected, _ = _as_three_losses("baseline", loss_weights=[3.0, 1.0, 0.25])
+    assert models.largest_difference(weights, expected) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [[1.0], [1.0, 2.0, 3.0], {"third": 2.0}, [[1.0, 2.0], [1.0, 2.0]]],
+)
+def test_weights_that_do_not_fit_are_told_of(weights):
+    model = gd.MultiLossModel(*_parts())
+    with pytest.raises(ValueError, match="`loss_weights` must be one number"):
+        model.compile(_sgd(), [VECTOR, "mse"], loss_weights=weights)
+
+
+def test_tasks_of_one_name_are_told_apart_by_their_outputs():
+    same = gd.VectorLoss("mse", names=["third", "smile"])
+    model = gd.MultiLossModel(*_parts(), recipe="graddrop")
+    model.compile(_sgd(), [same, "mse"])
+    names = ("pair_third", "pair_smile", "third")
+    assert model.recipe_state.loss_names == names
+    x, y = models.batch()
+    logs = model.train_on_batch(x, _labels(y), return_dict=True)
+    assert {f"{name}_loss" for name in names} < {*logs}
+
+
+def test_tasks_that_nothing_tells_apart_are_refused():
+    inputs, shared = keras.Input([6]), keras.Input([8])
+    del inputs
+    heads = keras.Model(shared, [L.Dense(2)(shared), L.Dense(2)(shared)])
+    model = gd.MultiLossModel(keras.Sequential([L.Dense(8)]), heads)
+    model.compile(_sgd(), [gd.VectorLoss("mse"), gd.VectorLoss("mse")])
+    x, y = models.batch()
+    with pytest.raises(ValueError, match="needs a name of its own"):
+        model.train_on_batch(x, [y[:, :2], y[:, 1:]])
+    losses = [gd.VectorLoss("mse", name=name) for name in ("a", "b")]
+    model.compile(_sgd(), losses)
+    model.train_on_batch(x, [y[:, :2], y[:, 1:]])
+    assert model.recipe_state.loss_names == ("a_0", "a_1", "b_0", "b_1")
+
+
 def test_a_number_weighs_the_whole_vector():
     weighted = VECTOR.with_loss_weights([3.0, 1.0])
     model = gd.MultiLossModel(*_parts())
@@ -278,6 +339,7 @@ def test_a_loss_of_the_users_own_class():
         (keras.losses.CosineSimilarity(), "compares the columns"),
         (keras.losses.kl_divergence, "compares the columns"),
         (keras.losses.Loss(), "compares the columns"),
+        (keras.metrics.MeanSquaredError(), "compares the columns"),
         ("msee", "or a Keras loss or its name.*'msee'"),
         (keras.losses.MeanSquaredError("sum"), "reduction='sum'"),
         (
