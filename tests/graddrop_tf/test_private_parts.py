@@ -75,6 +75,16 @@ def _spec_of_replicas():
     return strategy.experimental_distribute_dataset(data).element_spec
 
 
+class _Both:
+    """Two layers, whose attributes are lists of those of each."""
+
+    def __init__(self, *layers):
+        self.layers = layers
+
+    def __getattr__(self, name):
+        return [getattr(layer, name) for layer in self.layers]
+
+
 def _entry_layer(context):
     """Returns the name of the layer by which a call entered."""
     seen = []
@@ -126,8 +136,8 @@ _PARTS = [
     ),
     Part(
         "_call_has_training_arg",
-        lambda: keras.layers.Dropout(0.5),
-        lambda has: has and not keras.layers.Flatten()._call_has_training_arg,
+        lambda: _Both(keras.layers.Dropout(0.5), keras.layers.Flatten()),
+        lambda has: has == [True, False],
     ),
     # The graph of a functional model.
     Part(
