@@ -27,7 +27,7 @@ class RecipeHolder(keras.Model):
     recipe_state: RecipeState
 
     # The optimizer to which the recipe's clip is attached, if any.
-    _clipped: Callable = staticmethod(lambda: None)
+    _clipped_optimizer: Callable = staticmethod(lambda: None)
 
     @property
     def recipe(self) -> Recipe:
@@ -177,9 +177,9 @@ class RecipeHolder(keras.Model):
                 )
             clipnorm = None
         # A clip that a user attached stays.
-        if clipnorm is not None or self._clipped() is self.optimizer:
+        if clipnorm is not None or self._clipped_optimizer() is self.optimizer:
             clipping.clip_after_reduction(self.optimizer, clipnorm)
-            self._clipped = weakref.ref(self.optimizer)
+            self._clipped_optimizer = weakref.ref(self.optimizer)
 
     def _clipnorm_of_step(self) -> float | None:
         """Returns the norm at which the step clips, None where it does not."""

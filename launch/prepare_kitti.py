@@ -41,11 +41,17 @@ def main() -> int:
     """Runs the command."""
     tfds.disable_progress_bar()
     prepared = builder.prepare(FLAGS.kitti_dir, FLAGS.data_dir)
-    boxes, empty = (
-        prepared.info.metadata.get(name, 0)
-        for name in ("num_boxes", "num_empty_boxes")
-    )
-    frames = prepared.info.splits["train"].num_examples
+    # A set that is there already may be older than its counts.
+    if "num_boxes" in prepared.info.metadata:
+        _print_counts(prepared.info)
+    print(f"Prepared: {prepared.data_dir}")
+    return 0
+
+
+def _print_counts(info: tfds.core.DatasetInfo) -> None:
+    frames = info.splits["train"].num_examples
+    boxes = info.metadata["num_boxes"]
+    empty = info.metadata["num_empty_boxes"]
     print(
         f"frames: {frames:,}, boxes: {boxes:,}, without a lidar point: "
         f"{empty:,}"
@@ -55,8 +61,6 @@ def main() -> int:
             "Most boxes hold no lidar point: do calib and velodyne belong to "
             "the same drives?"
         )
-    print(f"Prepared: {prepared.data_dir}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -180,22 +180,17 @@ class RecipeState(keras.layers.Layer):
         """
         if not self.needs_per_loss_gradients:
             return None, None
-        if chunk_size is not None:
-            stream = self.combiner.streaming()
-            needs = self._needs_norms
-            combined = _stream(stream, gradients, chunk_size, needs)
-        else:
+        needs_norms = self._needs_norms
+        if chunk_size is None:
             indices = range(gradients.num_losses)
             parts = gradients.of(indices)
-            norms = (
-                gradients.norms(parts, indices) if self._needs_norms else None
-            )
-            combined = (
-                self.combiner.combine_to_sum(parts, gradients.place),
-                norms,
-            )
+            norms = gradients.norms(parts, indices) if needs_norms else None
+            total = self.combiner.combine_to_sum(parts, gradients.place)
+        else:
+            stream = self.combiner.streaming()
+            total, norms = _stream(stream, gradients, chunk_size, needs_norms)
         gradients.check_reached(self.loss_names)
-        return combined
+        return total, norms
 
     @property
     def _needs_norms(self) -> bool:

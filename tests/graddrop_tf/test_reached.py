@@ -183,7 +183,7 @@ class Told(Untold):
 
 
 @pytest.mark.parametrize("eagerly", [False, True])
-def test_a_layer_that_is_not_told_of_training(eagerly, tmp_path):
+def test_a_layer_that_is_not_told_of_training(eagerly):
     def make(cls):
         layer = gd.GradDrop(num_losses=2, name="drop")
         return cls(layer, [L.Dense(1), L.Dense(1)])

@@ -149,8 +149,7 @@ def test_tasks_of_one_name_are_told_apart_by_their_outputs():
 
 
 def test_tasks_that_nothing_tells_apart_are_refused():
-    inputs, shared = keras.Input([6]), keras.Input([8])
-    del inputs
+    shared = keras.Input([8])
     heads = keras.Model(shared, [L.Dense(2)(shared), L.Dense(2)(shared)])
     model = gd.MultiLossModel(keras.Sequential([L.Dense(8)]), heads)
     model.compile(_sgd(), [gd.VectorLoss("mse"), gd.VectorLoss("mse")])

@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 
@@ -49,6 +50,16 @@ def test_boxes_with_points_are_not_doubted(directory, tmp_path, capsys):
     assert command.guarded(prepare_kitti.main, arguments) == 0
     first, _ = capsys.readouterr().out.splitlines()
     assert first == "frames: 1, boxes: 1, without a lidar point: 0"
+
+
+def test_a_set_without_counts_is_taken_as_it_is(directory, tmp_path, capsys):
+    target = pathlib.Path(builder.prepare(directory, tmp_path / "out").data_dir)
+    path = target / "metadata.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps({"frames": known["frames"]}))
+    arguments = [f"--kitti_dir={directory}", f"--data_dir={tmp_path / 'out'}"]
+    assert command.guarded(prepare_kitti.main, arguments) == 0
+    assert capsys.readouterr().out == f"Prepared: {target}\n"
 
 
 def test_other_frames_are_refused(directory, tmp_path):
